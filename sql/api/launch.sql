@@ -1,0 +1,125 @@
+-- bgw_launch, bgw_launch_sql: register one instance and ring the doorbell.
+-- PostgreSQL counterpart: RegisterDynamicBackgroundWorker.  Keeps I3: a rolled-back launch leaves nothing.
+-- Next: sql/doorbell.sql, then sql/control/claim_startable.sql on some node.
+
+CREATE OR REPLACE FUNCTION public.bgw_launch(worker_name text, main_arg jsonb DEFAULT NULL) RETURNS bigint
+LANGUAGE plpgsql
+AS $$
+DECLARE
+    worker bgw.worker := bgw.find_worker(worker_name);
+    handle bigint;
+BEGIN
+    PERFORM bgw.check_launch(worker);
+    INSERT INTO bgw.process (worker_id, main_arg)
+    VALUES (worker.id, coalesce(bgw_launch.main_arg, worker.main_arg))
+    RETURNING process.id INTO handle;
+    PERFORM bgw.ring();
+    RETURN handle;
+END;
+$$;
+COMMENT ON FUNCTION public.bgw_launch(text, jsonb) IS
+'Starts one instance of a worker when the transaction commits.  Returns its handle.  main_arg replaces the worker''s own.
+Errors: 42704 no such worker, 55000 not enabled, 53400 too many instances, WK201 no node can log in as the owner.
+Example: SELECT bgw_launch(''kill_idle'');';
+
+CREATE OR REPLACE FUNCTION public.bgw_launch_sql(
+    command text,
+    mode text DEFAULT 'session',
+    name text DEFAULT 'sql',
+    database text DEFAULT NULL,
+    timeout interval DEFAULT NULL,
+    main_arg jsonb DEFAULT NULL
+) RETURNS bigint
+LANGUAGE plpgsql
+AS $$
+DECLARE
+    worker bgw.worker;
+    handle bigint;
+BEGIN
+    worker.owner := bgw.current_owner();
+    worker.name := bgw_launch_sql.name;
+    worker.command := bgw_launch_sql.command;
+    worker.mode := bgw_launch_sql.mode;
+    worker.database := bgw_launch_sql.database;
+    worker.timeout := bgw_launch_sql.timeout;
+    worker.flags := '{backend_database_connection}';
+    worker.enabled := true;
+    PERFORM bgw.check_worker(worker);
+    PERFORM bgw.check_launch(worker);
+    INSERT INTO bgw.process (name, command, mode, database, timeout, main_arg)
+    VALUES (worker.name, worker.command, worker.mode, worker.database, worker.timeout, bgw_launch_sql.main_arg)
+    RETURNING process.id INTO handle;
+    PERFORM bgw.ring();
+    RETURN handle;
+END;
+$$;
+COMMENT ON FUNCTION public.bgw_launch_sql(text, text, text, text, interval, jsonb) IS
+'Runs one command once, in the background, when the transaction commits.  Returns its handle; bgw_run_history shows how it went.
+  mode      session: as psql would send it (VACUUM, CREATE INDEX CONCURRENTLY, CALL with COMMIT);  atomic: command and completion commit together
+  database  default: this one.   timeout  default: none.   name  shown in bgw_stat_activity
+Errors: 22023 a value that cannot be, WK201 no node can log in as you.
+Example: SELECT bgw_launch_sql(''CREATE INDEX CONCURRENTLY ON orders (customer)'', mode => ''session'');';
+
+CREATE OR REPLACE FUNCTION bgw.check_launch(worker bgw.worker) RETURNS void
+LANGUAGE plpgsql
+AS $$
+DECLARE
+    owner_name text := pg_catalog.pg_get_userbyid(worker.owner);
+    instances bigint;
+BEGIN
+    IF NOT worker.enabled THEN
+        RAISE EXCEPTION USING ERRCODE = 'object_not_in_prerequisite_state',
+            MESSAGE = pg_catalog.format('worker "%s" is not enabled', worker.name),
+            HINT = 'UPDATE bgw.worker SET enabled = true, or call bgw_register with enabled => true.';
+    END IF;
+    IF NOT EXISTS (SELECT FROM bgw.login WHERE login.owner = worker.owner) THEN
+        RAISE EXCEPTION USING ERRCODE = 'WK201',
+            MESSAGE = pg_catalog.format('worker "%s" cannot be launched: there is no login for role "%s"', worker.name, owner_name),
+            DETAIL = pg_catalog.format('It would need the login "bgw$%s".  The nodes of this database run in identity mode "self": they run the workers of %s only.',
+                owner_name, (SELECT pg_catalog.string_agg(pg_catalog.format('"%s"', pg_catalog.pg_get_userbyid(login.owner)), ', ') FROM bgw.login)),
+            HINT = 'Have the worker registered by that role, or ask the administrator to run a controller that logs in as yours.';
+    END IF;
+    IF worker.max_instances IS NOT NULL THEN
+        PERFORM FROM bgw.worker AS definition WHERE definition.id = worker.id FOR NO KEY UPDATE;
+        SELECT count(*) INTO instances FROM bgw.process WHERE process.worker_id = worker.id;
+        IF instances >= worker.max_instances THEN
+            RAISE EXCEPTION USING ERRCODE = 'configuration_limit_exceeded',
+                MESSAGE = pg_catalog.format('worker "%s" has too many instances', worker.name),
+                DETAIL = pg_catalog.format('%s of %s are registered.', instances, worker.max_instances),
+                HINT = 'Terminate one with bgw_terminate, or register the worker with a higher max_instances.';
+        END IF;
+    END IF;
+END;
+$$;
+COMMENT ON FUNCTION bgw.check_launch(bgw.worker) IS
+'Raises an error if no instance of this worker may be registered now.  Errors: 55000 not enabled, WK201 no login, 53400 too many instances.';
+
+CREATE OR REPLACE FUNCTION bgw.fill_process(process bgw.process) RETURNS bgw.process
+LANGUAGE plpgsql
+AS $$
+DECLARE
+    worker bgw.worker;
+BEGIN
+    IF process.worker_id IS NOT NULL THEN
+        SELECT * INTO worker FROM bgw.worker WHERE id = process.worker_id;
+        process.owner := worker.owner;
+        process.name := worker.name;
+        process.takes_slot := worker.naptime IS NULL;
+    END IF;
+    RETURN process;
+END;
+$$;
+COMMENT ON FUNCTION bgw.fill_process(bgw.process) IS 'What a new instance takes from its worker.  Called by the trigger process_is_filled.';
+
+CREATE OR REPLACE FUNCTION bgw.autostart(worker_id bigint) RETURNS void
+LANGUAGE plpgsql
+AS $$
+BEGIN
+    INSERT INTO bgw.process (worker_id, main_arg)
+    SELECT worker.id, worker.main_arg FROM bgw.worker
+    WHERE worker.id = autostart.worker_id
+      AND NOT EXISTS (SELECT FROM bgw.process WHERE process.worker_id = worker.id);
+    PERFORM bgw.ring();
+END;
+$$;
+COMMENT ON FUNCTION bgw.autostart(bigint) IS 'Registers an instance of an autostart worker if it has none.  Called by the trigger worker_is_autostarted and by join_node.';

@@ -1,0 +1,153 @@
+-- bgw_signal, bgw_cancel, bgw_terminate, bgw_restart, bgw_set_latch: by handle, or by name for every process of that name.
+-- PostgreSQL counterparts: kill, pg_cancel_backend, TerminateBackgroundWorker, SetLatch.  As transactional as everything here.
+-- Next: sql/doorbell.sql, then sql/control/deliver_signals.sql on the node that runs it.
+
+CREATE OR REPLACE FUNCTION public.bgw_signal(handle bigint, signal text) RETURNS boolean
+LANGUAGE plpgsql
+AS $$
+BEGIN
+    IF signal NOT IN ('SIGHUP', 'SIGINT', 'SIGTERM', 'SIGUSR1') THEN
+        RAISE EXCEPTION USING ERRCODE = 'invalid_parameter_value',
+            MESSAGE = pg_catalog.format('unrecognized signal "%s"', signal),
+            HINT = 'Available signals: SIGHUP, SIGINT, SIGTERM, SIGUSR1.';
+    END IF;
+    IF signal = 'SIGTERM' THEN
+        RETURN bgw.warn_unless(bgw.request_stop(handle), handle);
+    END IF;
+    RETURN bgw.warn_unless(bgw.request_signal(handle, signal), handle);
+END;
+$$;
+COMMENT ON FUNCTION public.bgw_signal(bigint, text) IS
+'Sends SIGHUP (reload settings), SIGINT (cancel the statement), SIGTERM (terminate) or SIGUSR1 (set the latch) when the transaction commits.
+Returns true if it was registered; false, with a warning, if no such process runs.  Errors: 22023 another signal.
+Example: SELECT bgw_signal(4711, ''SIGHUP'');';
+
+CREATE OR REPLACE FUNCTION public.bgw_signal(worker_name text, signal text) RETURNS boolean
+LANGUAGE sql
+AS $$ SELECT coalesce(pg_catalog.bool_or(public.bgw_signal(process_id, signal)), false) FROM bgw.find_processes(worker_name) AS process_id $$;
+COMMENT ON FUNCTION public.bgw_signal(text, text) IS 'bgw_signal for every process of that name.  Errors: 42704 no such worker.';
+
+CREATE OR REPLACE FUNCTION public.bgw_cancel(handle bigint) RETURNS boolean
+LANGUAGE sql
+AS $$ SELECT public.bgw_signal(handle, 'SIGINT') $$;
+COMMENT ON FUNCTION public.bgw_cancel(bigint) IS
+'Cancels the statement that the process is running, as pg_cancel_backend does: the statement ends with SQLSTATE 57014 and the restart rule applies.
+Returns true if it was registered; false, with a warning, if no such process runs.
+Example: SELECT bgw_cancel(4711);';
+
+CREATE OR REPLACE FUNCTION public.bgw_cancel(worker_name text) RETURNS boolean
+LANGUAGE sql
+AS $$ SELECT public.bgw_signal(worker_name, 'SIGINT') $$;
+COMMENT ON FUNCTION public.bgw_cancel(text) IS 'bgw_cancel for every process of that name.  Errors: 42704 no such worker.';
+
+CREATE OR REPLACE FUNCTION public.bgw_terminate(handle bigint) RETURNS boolean
+LANGUAGE sql
+AS $$ SELECT public.bgw_signal(handle, 'SIGTERM') $$;
+COMMENT ON FUNCTION public.bgw_terminate(bigint) IS
+'Terminates the process and unregisters it: SIGTERM; after five seconds its session is terminated and its operating system process killed.
+CALL bgw_wait_for_shutdown(handle) returns when its backend is gone.  Returns true if it was registered; false, with a warning, if there is no such process.
+Example: SELECT bgw_terminate(4711);';
+
+CREATE OR REPLACE FUNCTION public.bgw_terminate(worker_name text) RETURNS boolean
+LANGUAGE sql
+AS $$ SELECT public.bgw_signal(worker_name, 'SIGTERM') $$;
+COMMENT ON FUNCTION public.bgw_terminate(text) IS 'bgw_terminate for every process of that name.  Errors: 42704 no such worker.';
+
+CREATE OR REPLACE FUNCTION public.bgw_set_latch(handle bigint) RETURNS boolean
+LANGUAGE sql
+AS $$ SELECT public.bgw_signal(handle, 'SIGUSR1') $$;
+COMMENT ON FUNCTION public.bgw_set_latch(bigint) IS
+'Sets the latch of the process: a worker that sleeps wakes up now.  Returns true if it was registered; false, with a warning, if no such process runs.
+Example: SELECT bgw_set_latch(4711);';
+
+CREATE OR REPLACE FUNCTION public.bgw_restart(handle bigint) RETURNS boolean
+LANGUAGE plpgsql
+AS $$
+DECLARE
+    registered boolean;
+BEGIN
+    UPDATE bgw.process
+    SET restart_requested = (run_id IS NOT NULL), next_start = NULL, pending_signals = bgw.add_signal(pending_signals, 'SIGTERM', run_id)
+    WHERE id = handle AND stop_requested_at IS NULL;
+    registered := FOUND;
+    PERFORM bgw.ring();
+    RETURN bgw.warn_unless(registered, handle);
+END;
+$$;
+COMMENT ON FUNCTION public.bgw_restart(bigint) IS
+'Ends the process as bgw_terminate does and starts it again at once, under the same handle; one that waits for its restart time starts now.
+Returns true if it was registered; false, with a warning, if there is no such process.
+Example: SELECT bgw_restart(4711);';
+
+CREATE OR REPLACE FUNCTION public.bgw_restart(worker_name text) RETURNS boolean
+LANGUAGE sql
+AS $$ SELECT coalesce(pg_catalog.bool_or(public.bgw_restart(process_id)), false) FROM bgw.find_processes(worker_name) AS process_id $$;
+COMMENT ON FUNCTION public.bgw_restart(text) IS 'bgw_restart for every process of that name.  Errors: 42704 no such worker.';
+
+CREATE OR REPLACE FUNCTION bgw.request_signal(process_id bigint, signal text) RETURNS boolean
+LANGUAGE plpgsql
+AS $$
+BEGIN
+    UPDATE bgw.process SET pending_signals = bgw.add_signal(pending_signals, signal, run_id)
+    WHERE id = process_id AND run_id IS NOT NULL;
+    IF FOUND THEN
+        PERFORM bgw.ring();
+    END IF;
+    RETURN FOUND;
+END;
+$$;
+COMMENT ON FUNCTION bgw.request_signal(bigint, text) IS 'Leaves a signal for the node that runs the process.  false: it does not run.';
+
+CREATE OR REPLACE FUNCTION bgw.request_stop(process_id bigint) RETURNS boolean
+LANGUAGE plpgsql
+AS $$
+DECLARE
+    registered boolean;
+BEGIN
+    UPDATE bgw.process
+    SET stop_requested_at = coalesce(stop_requested_at, bgw.now()), stop_requested_by = coalesce(stop_requested_by, current_user),
+        restart_requested = false, pending_signals = bgw.add_signal(pending_signals, 'SIGTERM', run_id)
+    WHERE id = process_id;
+    registered := FOUND;
+    PERFORM bgw.ring();
+    RETURN registered;
+END;
+$$;
+COMMENT ON FUNCTION bgw.request_stop(bigint) IS 'Records who wants the process to end, and leaves SIGTERM for its node; one that waits is unregistered by the next take_orders.';
+
+CREATE OR REPLACE FUNCTION bgw.add_signal(pending text[], signal text, run_id bigint) RETURNS text[]
+LANGUAGE sql IMMUTABLE
+AS $$
+    SELECT CASE WHEN run_id IS NULL THEN NULL WHEN signal = ANY (pending) THEN pending ELSE pending || signal END
+$$;
+COMMENT ON FUNCTION bgw.add_signal(text[], text, bigint) IS 'Pending signals with one more; the same signal twice is one, as with kill.  A process that waits gets none.';
+
+CREATE OR REPLACE FUNCTION bgw.warn_unless(registered boolean, handle bigint) RETURNS boolean
+LANGUAGE plpgsql
+AS $$
+BEGIN
+    IF NOT registered THEN
+        RAISE WARNING USING ERRCODE = 'warning', MESSAGE = pg_catalog.format('handle %s is not a running background worker', coalesce(handle::text, 'NULL'));
+    END IF;
+    RETURN registered;
+END;
+$$;
+COMMENT ON FUNCTION bgw.warn_unless(boolean, bigint) IS 'Warns, as pg_cancel_backend does, when there was nothing to signal.';
+
+CREATE OR REPLACE FUNCTION bgw.find_processes(worker_name text) RETURNS SETOF bigint
+LANGUAGE plpgsql
+AS $$
+BEGIN
+    RETURN QUERY SELECT process.id FROM bgw.process
+    WHERE process.name = worker_name AND process.worker_id IS NULL AND process.owner = bgw.current_owner() ORDER BY process.id;
+    IF NOT FOUND THEN
+        RETURN QUERY SELECT process.id FROM bgw.process
+        WHERE process.worker_id = (bgw.find_worker(worker_name)).id ORDER BY process.id;
+        IF NOT FOUND THEN
+            RAISE WARNING USING ERRCODE = 'warning', MESSAGE = pg_catalog.format('worker "%s" is not running', worker_name);
+        END IF;
+    END IF;
+END;
+$$;
+COMMENT ON FUNCTION bgw.find_processes(text) IS
+'Handles of every process of that worker, or of the caller''s bgw_launch_sql of that name, in lock order.  Errors: 42704 no such worker, WK101 several.';

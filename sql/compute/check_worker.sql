@@ -1,0 +1,92 @@
+-- bgw.check_worker: the one validator of a definition, however it arrives: bgw_register, a library's init,
+-- or plain INSERT and UPDATE (the trigger worker_is_checked calls it).
+-- PostgreSQL counterpart: SanityCheckBackgroundWorker.
+
+CREATE OR REPLACE FUNCTION bgw.check_worker(worker bgw.worker) RETURNS void
+LANGUAGE plpgsql
+AS $$
+BEGIN
+    IF worker.name IS NULL OR pg_catalog.octet_length(worker.name) NOT BETWEEN 1 AND 63 THEN
+        RAISE EXCEPTION USING ERRCODE = 'invalid_parameter_value',
+            MESSAGE = pg_catalog.format('invalid worker name: "%s"', worker.name),
+            DETAIL = 'A name has 1 to 63 bytes.';
+    END IF;
+    IF worker.name ~ '[[:cntrl:]]' THEN
+        RAISE EXCEPTION USING ERRCODE = 'invalid_parameter_value',
+            MESSAGE = pg_catalog.format('invalid worker name: %s', pg_catalog.to_json(worker.name)),
+            DETAIL = 'A name has no control characters.';
+    END IF;
+    IF (worker.command IS NULL) = (worker.function_name IS NULL) OR (worker.library_name IS NULL) <> (worker.function_name IS NULL) THEN
+        RAISE EXCEPTION USING ERRCODE = 'invalid_parameter_value',
+            MESSAGE = pg_catalog.format('worker "%s" needs either a command or a library function', worker.name),
+            HINT = 'Give command => ''...'', or library_name => ''...'' and function_name => ''...''.';
+    END IF;
+    IF worker.library_name !~ '^[A-Za-z_][A-Za-z0-9_]*$' THEN
+        RAISE EXCEPTION USING ERRCODE = 'invalid_parameter_value',
+            MESSAGE = pg_catalog.format('worker "%s": invalid library name "%s"', worker.name, worker.library_name),
+            HINT = 'A library is named, never given as a path: it is a file of a directory that the controller was started with (--library-dir).';
+    END IF;
+    IF worker.restart_time < interval '0' OR worker.restart_time > interval '1 day' THEN
+        RAISE EXCEPTION USING ERRCODE = 'invalid_parameter_value',
+            MESSAGE = pg_catalog.format('worker "%s": invalid restart interval', worker.name),
+            DETAIL = 'A restart time lies between 0 and 1 day.';
+    END IF;
+    IF worker.timeout <= interval '0' THEN
+        RAISE EXCEPTION USING ERRCODE = 'invalid_parameter_value',
+            MESSAGE = pg_catalog.format('worker "%s": timeout must be greater than zero', worker.name);
+    END IF;
+    IF worker.start_time = 'postmaster_start' AND 'backend_database_connection' = ANY (worker.flags) THEN
+        RAISE EXCEPTION USING ERRCODE = 'invalid_parameter_value',
+            MESSAGE = pg_catalog.format('worker "%s": cannot request database access if starting at postmaster start', worker.name);
+    END IF;
+    IF worker.flags && '{shmem_access,interruptible}' THEN
+        RAISE EXCEPTION USING ERRCODE = 'feature_not_supported',
+            MESSAGE = pg_catalog.format('worker "%s": flags "shmem_access" and "interruptible" are not supported', worker.name);
+    END IF;
+    PERFORM bgw.check_command(worker);
+END;
+$$;
+COMMENT ON FUNCTION bgw.check_worker(bgw.worker) IS
+'Raises an error if a definition cannot be.  Errors: 22023 a value that cannot be, 0A000 a flag that is not supported.
+Example: SELECT bgw.check_worker(worker) FROM bgw.worker;';
+
+CREATE OR REPLACE FUNCTION bgw.check_command(worker bgw.worker) RETURNS void
+LANGUAGE plpgsql
+AS $$
+BEGIN
+    IF worker.command IS NOT NULL AND NOT 'backend_database_connection' = ANY (worker.flags) THEN
+        RAISE EXCEPTION USING ERRCODE = 'invalid_parameter_value',
+            MESSAGE = pg_catalog.format('worker "%s": a command needs the flag "backend_database_connection"', worker.name);
+    END IF;
+    IF worker.naptime IS NOT NULL AND worker.command IS NULL THEN
+        RAISE EXCEPTION USING ERRCODE = 'invalid_parameter_value',
+            MESSAGE = pg_catalog.format('worker "%s": a library function has no nap time', worker.name),
+            HINT = 'It sleeps by itself: pass a naptime to bgw.mainLoop.';
+    END IF;
+    IF worker.naptime !~ '^[A-Za-z_]' THEN
+        IF bgw.parse_naptime(worker.naptime) < interval '10 ms' THEN
+            RAISE EXCEPTION USING ERRCODE = 'invalid_parameter_value',
+                MESSAGE = pg_catalog.format('worker "%s": naptime must be at least 10 ms', worker.name);
+        END IF;
+    END IF;
+    IF worker.mode = 'atomic' AND worker.database <> pg_catalog.current_database() THEN
+        RAISE EXCEPTION USING ERRCODE = 'feature_not_supported',
+            MESSAGE = pg_catalog.format('worker "%s": mode "atomic" works in database "%s" only', worker.name, pg_catalog.current_database()),
+            DETAIL = 'Command and completion commit in one transaction, so they need one database.';
+    END IF;
+END;
+$$;
+COMMENT ON FUNCTION bgw.check_command(bgw.worker) IS 'The part of bgw.check_worker that is about command, naptime and mode.';
+
+CREATE OR REPLACE FUNCTION bgw.parse_naptime(naptime text) RETURNS interval
+LANGUAGE plpgsql IMMUTABLE
+AS $$
+BEGIN
+    RETURN naptime::interval;
+EXCEPTION WHEN data_exception THEN
+    RAISE EXCEPTION USING ERRCODE = 'invalid_parameter_value',
+        MESSAGE = pg_catalog.format('invalid naptime: "%s"', naptime),
+        HINT = 'Give an interval such as ''10 s'', or the name of a setting such as ''my_worker.naptime''.';
+END;
+$$;
+COMMENT ON FUNCTION bgw.parse_naptime(text) IS 'A nap time that is no setting, as an interval.  Error: 22023.';

@@ -1,0 +1,73 @@
+-- bgw.fence_dead_nodes: take over from nodes that died: bump the epoch, terminate exactly their registered sessions,
+-- see them gone, then settle their processes by the restart rule.  Called by join_node and take_orders.
+-- Keeps I1, I6, I8.  Fails closed: a backend that cannot be told from a registered session counts as still there.
+-- Lock order: node, then process.
+
+CREATE OR REPLACE FUNCTION bgw.fence_dead_nodes(self bigint) RETURNS boolean
+LANGUAGE plpgsql
+AS $$
+DECLARE
+    other bgw.node;
+    all_settled boolean := true;
+BEGIN
+    FOR other IN SELECT * FROM bgw.node WHERE bgw.node.id <> self ORDER BY bgw.node.id FOR NO KEY UPDATE SKIP LOCKED LOOP
+        IF bgw.is_dead(other) THEN
+            all_settled := bgw.fence_node(other.id) AND all_settled;
+        END IF;
+    END LOOP;
+    RETURN all_settled;
+END;
+$$;
+COMMENT ON FUNCTION bgw.fence_dead_nodes(bigint) IS 'Fences every node that is dead.  false: some session of one is still there; call again.';
+
+CREATE OR REPLACE FUNCTION bgw.is_dead(node bgw.node) RETURNS boolean
+LANGUAGE plpgsql
+AS $$
+BEGIN
+    IF node.fenced OR node.lease_until < bgw.now() THEN
+        RETURN true;
+    ELSIF EXISTS (SELECT FROM pg_catalog.pg_stat_activity AS live WHERE live.pid = node.control_pid
+                  AND coalesce(live.backend_start = node.control_backend_start, true)) THEN
+        RETURN false;
+    ELSIF node.control_gone_since IS NULL THEN
+        UPDATE bgw.node SET control_gone_since = bgw.now() WHERE bgw.node.id = is_dead.node.id;
+        RETURN false;
+    END IF;
+    -- Two seconds, so that a DBA who terminates a control session does not cost a healthy node its workers: it is back by then.
+    RETURN node.control_gone_since < bgw.now() - interval '2 s';
+END;
+$$;
+COMMENT ON FUNCTION bgw.is_dead(bgw.node) IS 'Whether a node is dead: fenced already, its lease over, or its control session gone for two seconds.';
+
+CREATE OR REPLACE FUNCTION bgw.fence_node(dead bigint) RETURNS boolean
+LANGUAGE plpgsql
+AS $$
+DECLARE
+    still_there bigint;
+BEGIN
+    UPDATE bgw.node SET epoch = epoch + 1, fenced = true WHERE bgw.node.id = dead AND NOT fenced;
+    SELECT count(*) INTO still_there
+    FROM bgw.session JOIN pg_catalog.pg_stat_activity AS live
+      ON live.pid = session.pid AND coalesce(live.backend_start = session.backend_start, true)
+    WHERE session.node_id = dead AND (live.backend_start IS NULL OR pg_catalog.pg_terminate_backend(live.pid) IS NOT NULL);
+    IF still_there > 0 THEN
+        RETURN false;
+    END IF;
+    PERFORM bgw.settle_processes_of(dead);
+    DELETE FROM bgw.session WHERE session.node_id = dead;
+    DELETE FROM bgw.node WHERE bgw.node.id = dead;
+    RETURN true;
+END;
+$$;
+COMMENT ON FUNCTION bgw.fence_node(bigint) IS 'Fences one node.  true: its sessions are gone, its processes settled and its row deleted.  false: not yet; call again.';
+
+CREATE OR REPLACE FUNCTION bgw.settle_processes_of(gone bigint) RETURNS void
+LANGUAGE sql
+AS $$
+    SELECT bgw.settle_exits(coalesce(pg_catalog.jsonb_agg(pg_catalog.jsonb_build_object(
+        'handle', process.id, 'run_id', process.run_id, 'lost', true, 'sqlstate', '57P01',
+        'message', pg_catalog.format('lost background worker "%s": node "%s" is gone', process.name, bgw.node.name),
+        'finished_at', bgw.now()) ORDER BY process.id), '[]'))
+    FROM bgw.process JOIN bgw.node ON bgw.node.id = process.node_id WHERE process.node_id = gone
+$$;
+COMMENT ON FUNCTION bgw.settle_processes_of(bigint) IS 'Ends every attempt of a node that is gone: lost in the history; started again where it restarts.';

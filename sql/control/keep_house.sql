@@ -1,0 +1,50 @@
+-- bgw.keep_house: partitions of the history ahead of time, old ones dropped, the log trimmed.  Called by take_orders.
+-- One node does it for all when it is due; a lock that somebody holds puts it off, it never waits for one.
+-- History is bounded by default: 7 days and 1,000 runs per worker; the log by 10,000 lines.
+
+CREATE OR REPLACE FUNCTION bgw.keep_house() RETURNS void
+LANGUAGE plpgsql
+AS $$
+BEGIN
+    UPDATE bgw.duty SET due_at = bgw.now() + interval '1 min'
+    WHERE duty.name = (SELECT due.name FROM bgw.duty AS due WHERE due.name = 'keep_house' AND due.due_at <= bgw.now() FOR UPDATE SKIP LOCKED);
+    IF NOT FOUND THEN
+        RETURN;
+    END IF;
+    PERFORM bgw.partition_history(bgw.now()::date);
+    DELETE FROM bgw.run USING (
+        SELECT run.finished_at, run.id, pg_catalog.row_number() OVER (PARTITION BY run.worker_id ORDER BY run.finished_at DESC, run.id DESC) AS age
+        FROM bgw.run WHERE run.worker_id IS NOT NULL) AS ranked
+    WHERE ranked.age > 1000 AND run.finished_at = ranked.finished_at AND run.id = ranked.id;
+    DELETE FROM bgw.log WHERE log.id <= (SELECT max(newest.id) - 10000 FROM bgw.log AS newest);
+EXCEPTION WHEN lock_not_available OR deadlock_detected THEN
+    RETURN;
+END;
+$$;
+COMMENT ON FUNCTION bgw.keep_house() IS 'Once a minute: bounds the history and the log.  Does nothing when it is not due.';
+
+CREATE OR REPLACE FUNCTION bgw.partition_history(today date) RETURNS void
+LANGUAGE plpgsql
+AS $$
+DECLARE
+    day date;
+    old_partition regclass;
+BEGIN
+    PERFORM pg_catalog.set_config('lock_timeout', '100ms', true);
+    FOREACH day IN ARRAY ARRAY[today, today + 1, today + 2] LOOP
+        IF pg_catalog.to_regclass(pg_catalog.format('bgw.run_%s', pg_catalog.to_char(day, 'YYYYMMDD'))) IS NULL
+           AND NOT EXISTS (SELECT FROM bgw.run_default WHERE finished_at >= day AND finished_at < day + 1) THEN
+            EXECUTE pg_catalog.format('CREATE TABLE bgw.run_%s PARTITION OF bgw.run FOR VALUES FROM (%L) TO (%L)',
+                                      pg_catalog.to_char(day, 'YYYYMMDD'), day::timestamptz, (day + 1)::timestamptz);
+        END IF;
+    END LOOP;
+    FOR old_partition IN
+        SELECT inhrelid FROM pg_catalog.pg_inherits JOIN pg_catalog.pg_class ON pg_class.oid = inhrelid
+        WHERE inhparent = 'bgw.run'::regclass AND relname ~ '^run_[0-9]{8}$' AND pg_catalog.to_date(pg_catalog.substr(relname, 5), 'YYYYMMDD') < today - 7
+    LOOP
+        EXECUTE pg_catalog.format('DROP TABLE %s', old_partition);
+    END LOOP;
+    DELETE FROM bgw.run_default WHERE finished_at < today - 7;
+END;
+$$;
+COMMENT ON FUNCTION bgw.partition_history(date) IS 'Makes the partitions of today and the next two days, and drops those older than seven days.';

@@ -1,0 +1,45 @@
+-- bgw.take_orders: one node's next orders: what to signal, what to start, and when to look again.
+-- Called by src/catalog.ts together with bgw.report, in one round trip: the two are the whole protocol.
+-- Lock order: node, then process by handle.  Next: src/controller.ts obeys.
+
+CREATE OR REPLACE FUNCTION bgw.take_orders(node_id bigint, epoch integer, room integer) RETURNS jsonb
+LANGUAGE plpgsql
+AS $$
+DECLARE
+    node bgw.node := bgw.check_node(take_orders.node_id, take_orders.epoch);
+    all_settled boolean := bgw.fence_dead_nodes(take_orders.node_id);
+    orders jsonb;
+BEGIN
+    PERFORM bgw.keep_house();
+    PERFORM bgw.settle_stopped();
+    orders := bgw.deliver_signals(node.id);
+    IF room >= 0 THEN
+        -- Napping workers take no slot; 500 at a time keep one turn short.
+        orders := orders || bgw.claim_startable(node, false, 500) || bgw.claim_startable(node, true, room);
+    END IF;
+    RETURN pg_catalog.jsonb_build_object(
+        'orders', orders,
+        'settings', bgw.settings_for(orders),
+        'wake_ms', CASE WHEN all_settled THEN bgw.next_wakeup_ms() ELSE 100 END);
+END;
+$$;
+COMMENT ON FUNCTION bgw.take_orders(bigint, integer, integer) IS
+'Orders for a node: {orders: [{kind: start | signal, handle, run_id, ...}], settings: {owner: [...]}, wake_ms}.
+room: how many more processes that take a slot it can start at once; negative: none at all, it is stopping.  Errors: WK001 the node was fenced.';
+
+CREATE OR REPLACE FUNCTION bgw.settings_for(orders jsonb) RETURNS jsonb
+LANGUAGE sql STABLE
+AS $$
+    SELECT coalesce(pg_catalog.jsonb_object_agg(owners.owner, bgw.settings_of(owners.owner::oid)), '{}')
+    FROM (SELECT DISTINCT given.value ->> 'owner' AS owner FROM pg_catalog.jsonb_array_elements(orders) AS given) AS owners
+$$;
+COMMENT ON FUNCTION bgw.settings_for(jsonb) IS 'The settings of every owner that these orders name.';
+
+CREATE OR REPLACE FUNCTION bgw.next_wakeup_ms() RETURNS integer
+LANGUAGE sql
+AS $$
+    -- Two seconds: the longest that a lost notification may delay anything (I10).  0 would spin on what other nodes hold locked.
+    SELECT least(2000, greatest(1, pg_catalog.ceil(pg_catalog.date_part('epoch', coalesce(min(process.next_start), bgw.now() + interval '2 s') - bgw.now()) * 1000)))::integer
+    FROM bgw.process WHERE process.run_id IS NULL AND process.next_start > bgw.now()
+$$;
+COMMENT ON FUNCTION bgw.next_wakeup_ms() IS 'In how many milliseconds a node has to look again: at the next restart time, at the latest in two seconds.';

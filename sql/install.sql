@@ -1,0 +1,35 @@
+-- pg-bgworker: everything re-creatable, in order.
+--
+-- A worker is a row of bgw.worker.  bgw_launch makes a row of bgw.process (not_yet_started) and rings.
+-- A node asks bgw.take_orders what to do, does it, and says what happened with bgw.report.
+-- Users call api/, read views/.  Nodes call control/.  compute/ touches no table of ours but its argument.
+\ir retired.sql
+\ir doorbell.sql                   -- bgw.ring: wake the nodes
+\ir compute/units.sql              -- '10s', '64kB', enum, ranges -> value, with PostgreSQL's messages
+\ir compute/restart.sql            -- how an attempt ended, and when to start again
+\ir compute/check_worker.sql       -- one validator for every way a definition arrives
+\ir api/register.sql               -- bgw_register, bgw_unregister
+\ir api/launch.sql                 -- bgw_launch, bgw_launch_sql: register one instance
+\ir api/signal.sql                 -- bgw_signal, bgw_cancel, bgw_terminate, bgw_restart, bgw_set_latch
+\ir api/wait.sql                   -- bgw_get_pid, bgw_wait_for_startup, bgw_wait_for_shutdown
+\ir api/settings.sql               -- bgw_define_setting, bgw_set_config, bgw_reset_config, bgw_reload_conf
+\ir control/check_node.sql         -- refuse a stale node, renew the lease of a live one
+\ir control/join_node.sql          -- bgw.join_node, resume_node, leave_node, register_session
+\ir control/define_library.sql     -- what the init of a library defines
+\ir control/fence_node.sql         -- take over from a dead node
+\ir control/report.sql             -- what happened -> rows
+\ir control/settle_exits.sql       -- attempts that ended -> history, restart or gone
+\ir control/claim_startable.sql    -- who starts now, on this node
+\ir control/deliver_signals.sql    -- what users sent to this node's processes
+\ir control/complete_run.sql       -- mode atomic: completion in the transaction of the command
+\ir control/keep_house.sql         -- partitions, bounds of history and log
+\ir control/take_orders.sql        -- one node's next orders
+\ir views/stat_activity.sql        -- bgw_stat_activity: what every worker is doing
+\ir views/run_history.sql          -- bgw_run_history, bgw_log: how it went, what was said
+\ir views/settings.sql             -- bgw_settings: like pg_settings
+\ir views/nodes.sql                -- bgw_nodes: who runs the workers
+\ir workers/hello_world.sql
+\ir workers/hello_notify.sql
+\ir workers/count_relations.sql
+\ir workers/kill_idle.sql
+\ir workers/worker_spi.sql

@@ -1,0 +1,11 @@
+-- bgw_nodes: the controllers of this database.  Written by sql/control/join_node.sql.  Everybody may see them.
+
+CREATE OR REPLACE VIEW public.bgw_nodes AS
+    SELECT node.id AS node_id, node.name AS node, pg_catalog.pg_get_userbyid(node.login) AS login,
+           CASE WHEN node.fenced THEN 'fenced' WHEN node.lease_until < pg_catalog.clock_timestamp() THEN 'lease over' ELSE 'running' END AS status,
+           node.joined_at, node.lease_until, node.max_worker_processes, node.libraries
+    FROM bgw.node;
+COMMENT ON VIEW public.bgw_nodes IS
+'The controllers of this database.  login: the role whose workers it runs.  status: running, lease over (not heard of), fenced (being taken over).
+Example: SELECT * FROM bgw_nodes;';
+GRANT SELECT ON public.bgw_nodes TO PUBLIC;

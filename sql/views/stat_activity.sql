@@ -1,0 +1,61 @@
+-- bgw_stat_activity: every registered worker, running or not: the server's own pg_stat_activity, then what core lacks.
+-- Read by users and by bgw status.  Written by sql/control/report.sql.  A row is seen by members of its owner.
+-- A plain view would show the rows of its owner, so it stands on a function that runs as the reader.
+
+CREATE OR REPLACE FUNCTION bgw.stat_workers(
+    OUT pid integer, OUT backend_start timestamptz, OUT reported jsonb, OUT handle bigint, OUT name text, OUT status text, OUT node text, OUT os_pid integer,
+    OUT restarts integer, OUT last_exit_code integer, OUT last_sqlstate text, OUT last_error text, OUT next_start timestamptz, OUT waiting_for text, OUT settings jsonb
+) RETURNS SETOF record
+LANGUAGE sql STABLE
+AS $$
+    SELECT process.pid, process.backend_start,
+           CASE WHEN process.run_id IS NOT NULL AND activity.process_id IS NOT NULL
+                THEN pg_catalog.jsonb_strip_nulls(pg_catalog.jsonb_build_object('state', activity.state, 'query', activity.query)) ELSE '{}' END,
+           process.id, process.name, process.status, node.name, process.os_pid, process.restarts,
+           process.last_exit_code, process.last_sqlstate, process.last_error, process.next_start,
+           CASE WHEN process.run_id IS NULL THEN bgw.obstacle(process, worker) END,
+           bgw.own_settings(process.owner, process.name, worker.library_name)
+    FROM bgw.process LEFT JOIN bgw.worker ON worker.id = process.worker_id
+    LEFT JOIN bgw.node ON node.id = process.node_id
+    LEFT JOIN bgw.activity ON activity.process_id = process.id
+  UNION ALL
+    SELECT NULL, NULL, '{}', NULL, worker.name, 'stopped', last_run.node, NULL, 0,
+           last_run.exit_code, last_run.sqlstate, bgw.error_text(last_run.exit_code, last_run.message, last_run.detail, last_run.hint, last_run.context),
+           NULL, CASE WHEN worker.enabled THEN 'a launch' ELSE 'worker is not enabled' END,
+           bgw.own_settings(worker.owner, worker.name, worker.library_name)
+    FROM bgw.worker
+    LEFT JOIN LATERAL (SELECT * FROM bgw.run WHERE run.worker_id = worker.id ORDER BY run.finished_at DESC LIMIT 1) AS last_run ON true
+    WHERE NOT EXISTS (SELECT FROM bgw.process WHERE process.worker_id = worker.id)
+$$;
+COMMENT ON FUNCTION bgw.stat_workers() IS 'The part of bgw_stat_activity that core lacks, as the reader may see it.';
+
+CREATE OR REPLACE FUNCTION bgw.own_settings(owner oid, name text, library_name text) RETURNS jsonb
+LANGUAGE sql STABLE
+AS $$
+    SELECT pg_catalog.jsonb_object_agg(setting.name, bgw.show_setting(setting.vartype, setting.unit, coalesce(setting.setting, setting.boot_val)))
+    FROM bgw.setting WHERE setting.owner = own_settings.owner
+      AND pg_catalog.split_part(setting.name, '.', 1) IN (own_settings.name, own_settings.library_name)
+$$;
+COMMENT ON FUNCTION bgw.own_settings(oid, text, text) IS 'Settings whose prefix is the name of the worker or of its library, as SHOW prints them.';
+
+CREATE OR REPLACE VIEW public.bgw_stat_activity AS
+    SELECT live.*, worker.handle, worker.name, worker.status, worker.node, worker.os_pid, worker.restarts, worker.last_exit_code,
+           worker.last_sqlstate, worker.last_error, worker.next_start, worker.waiting_for, worker.settings
+    FROM bgw.stat_workers() AS worker
+    LEFT JOIN pg_catalog.pg_stat_activity AS activity ON activity.pid = worker.pid AND activity.backend_start = worker.backend_start
+    CROSS JOIN LATERAL pg_catalog.jsonb_populate_record(activity, CASE WHEN activity.pid IS NULL THEN worker.reported ELSE '{}' END) AS live;
+COMMENT ON VIEW public.bgw_stat_activity IS
+'Every registered worker, running or not.  First all columns of the server''s pg_stat_activity, live while the worker holds a session; then
+  handle          of the process; NULL: not launched
+  name            of the worker
+  status          not_yet_started, started, stopped
+  node            the controller that runs it
+  os_pid          its operating system process there (TypeScript workers)
+  restarts        how often this process was started again
+  last_exit_code  of the last attempt that ended; NULL: killed
+  last_sqlstate, last_error   its error, as psql prints it
+  next_start      when it starts again
+  waiting_for     why it is not running
+  settings        the settings that carry its name or its library''s, as SHOW prints them
+Example: SELECT name, status, pid, state, waiting_for, last_error FROM bgw_stat_activity;';
+GRANT SELECT ON public.bgw_stat_activity TO PUBLIC;

@@ -1,0 +1,88 @@
+/**
+ * One shape for every error that a user can cause: SQLSTATE, primary message, and DETAIL or HINT where either helps.
+ * BgwError has the field names of pg's DatabaseError, so that an error of the server and one of ours are handled alike.
+ * PostgreSQL counterpart: ereport().  docs/errors.md lists the codes and a test holds the two equal.
+ */
+
+/**
+ * The SQLSTATEs that PostgreSQL has no code for. Class WK, grouped by hundreds: WK0xx node and lease, WK1xx worker and
+ * library, WK2xx identity, WK3xx schema version, WK9xx cannot happen. A number is never reused.
+ */
+export const OWN_SQLSTATES = {
+  WK001: 'stale epoch: another node has taken this node over',
+  WK301: 'the schema in the database is newer than this program',
+  WK302: 'the migration history differs from the files of this program',
+} as const;
+
+export interface BgwErrorFields {
+  /** Lower case, no final stop, one line. */
+  message: string;
+  /** Facts and numbers, as sentences. */
+  detail?: string | undefined;
+  /** What to do, as sentences. */
+  hint?: string | undefined;
+  /** Where it happened: PostgreSQL's CONTEXT. */
+  where?: string | undefined;
+  cause?: unknown;
+}
+
+/** An error with an SQLSTATE. `code` is one of PostgreSQL's own five-character codes or a key of OWN_SQLSTATES. */
+export class BgwError extends Error {
+  override readonly name = 'BgwError';
+  readonly code: string;
+  readonly detail: string | undefined;
+  readonly hint: string | undefined;
+  readonly where: string | undefined;
+
+  constructor(code: string, { message, detail, hint, where, cause }: BgwErrorFields) {
+    super(message, cause === undefined ? undefined : { cause });
+    this.code = code;
+    this.detail = detail;
+    this.hint = hint;
+    this.where = where;
+  }
+}
+
+export interface ErrorDescription {
+  severity: string;
+  code?: string | undefined;
+  message: string;
+  detail?: string | undefined;
+  hint?: string | undefined;
+  context?: string | undefined;
+}
+
+/** Says what any thrown value is, in PostgreSQL's terms. Never throws. */
+export function describeError(error: unknown): ErrorDescription {
+  if (!(error instanceof Error)) return { severity: 'ERROR', message: String(error) };
+  const fields = error as Error & Record<string, unknown>;
+  return {
+    severity: text(fields['severity']) ?? 'ERROR',
+    code: text(fields['code']),
+    message: text(error.message) ?? messageOfParts(error) ?? error.name,
+    detail: text(fields['detail']),
+    hint: text(fields['hint']),
+    context: text(fields['where']),
+  };
+}
+
+/** psql's way of printing an error: one line a field, without a final newline. */
+export function formatError(error: unknown): string {
+  const { severity, message, detail, hint, context } = describeError(error);
+  const lines = [`${severity}:  ${message}`];
+  if (detail !== undefined) lines.push(`DETAIL:  ${detail}`);
+  if (hint !== undefined) lines.push(`HINT:  ${hint}`);
+  if (context !== undefined) lines.push(`CONTEXT:  ${context}`);
+  return lines.join('\n');
+}
+
+/** A refused connection to a name with two addresses is an AggregateError without a message of its own. */
+function messageOfParts(error: Error): string | undefined {
+  if (!(error instanceof AggregateError)) return undefined;
+  const messages = error.errors.map((part) => describeError(part).message);
+  return messages.length > 0 ? [...new Set(messages)].join('; ') : undefined;
+}
+
+function text(value: unknown): string | undefined {
+  return typeof value === 'string' && value !== '' ? value : undefined;
+}
