@@ -5,6 +5,7 @@
  * and never into a log: describeTarget is the text to show.
  */
 import { existsSync, readFileSync } from 'node:fs';
+import { isIP } from 'node:net';
 import { userInfo } from 'node:os';
 import { isAbsolute } from 'node:path';
 import type { ClientConfig } from 'pg';
@@ -116,7 +117,7 @@ function hostOf({ host }: Parameters, port: number): string {
 }
 
 function isLocal(host: string): boolean {
-  return isAbsolute(host) || host === 'localhost' || host === '::1' || /^127\./.test(host);
+  return isAbsolute(host) || host === 'localhost' || host === '::1' || (isIP(host) === 4 && host.startsWith('127.'));
 }
 
 function tls(given: Parameters, host: string): ClientConfig['ssl'] {

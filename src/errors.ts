@@ -52,14 +52,14 @@ export interface ErrorDescription {
   context?: string | undefined;
 }
 
-/** Says what any thrown value is, in PostgreSQL's terms. Never throws. */
+/** Says what any thrown value, or any notice of the server, is in PostgreSQL's terms. Never throws. */
 export function describeError(error: unknown): ErrorDescription {
-  if (!(error instanceof Error)) return { severity: 'ERROR', message: String(error) };
-  const fields = error as Error & Record<string, unknown>;
+  if (typeof error !== 'object' || error === null) return { severity: 'ERROR', message: String(error) };
+  const fields = error as Record<string, unknown>;
   return {
     severity: text(fields['severity']) ?? 'ERROR',
     code: text(fields['code']),
-    message: text(error.message) ?? messageOfParts(error) ?? error.name,
+    message: text(fields['message']) ?? messageOfParts(error) ?? text(fields['name']) ?? 'unrecognized error',
     detail: text(fields['detail']),
     hint: text(fields['hint']),
     context: text(fields['where']),
@@ -77,7 +77,7 @@ export function formatError(error: unknown): string {
 }
 
 /** A refused connection to a name with two addresses is an AggregateError without a message of its own. */
-function messageOfParts(error: Error): string | undefined {
+function messageOfParts(error: object): string | undefined {
   if (!(error instanceof AggregateError)) return undefined;
   const messages = error.errors.map((part) => describeError(part).message);
   return messages.length > 0 ? [...new Set(messages)].join('; ') : undefined;

@@ -3,7 +3,7 @@
  * a parameter of the server's own and to ours with that parameter's type, unit and limits.
  * The message texts are those of PostgreSQL 18; on other versions value, acceptance and SQLSTATE are compared.
  */
-import fc from 'fast-check';
+import * as fc from 'fast-check';
 import { expect } from 'vitest';
 import { test } from './support/database.ts';
 
@@ -75,36 +75,36 @@ const REALS = [
 const BOOLEANS = ['enable_seqscan'];
 const ENUMS = ['bytea_output', 'log_statement'];
 
+// Words are parted by single spaces; the texts with a space of their own follow as a list.
 const NUMBERS = [
-  ...['', '0', '-0', '+0', '00', '1', '-1', '+7', '- 1', '--1', '+-1', '10', '60', '64', '99', '100', '101', '1000', '1024'],
-  ...['1440', '3600', '10000', '65536', '86400', '3600000', '86400000', '1048576', '2147483647', '2147483648', '-2147483648'],
-  ...['-2147483649', '2147483647.4', '2147483647.5', '9223372036854775807', '9223372036854775808', '-9223372036854775809'],
-  ...['010', '-010', '08', '019', '0777', '0o17', '0b11', '0x', '0x10', '0X1F', '-0x10', '0xg', '0x7fffffff', '0x80000000'],
-  ...['0xffffffffffffffffff', '0777777777777777777777777', '0x1.8', '0x.8', '0x1p3', '0x1.8p-1', '0x1e5', '0x1.p1', '0x1p'],
-  ...['0x1.fffffffffffff8p0', '0x1p-1022', '0x1p1023', '0x1p1024', '0x1p99999999999', '0x0p99999999999', '010.5', '010e1'],
-  ...['.5', '-.5', '+.5', '.', '-', '+', '1.', '1..2', '1.2.3', '0.5', '1.5', '2.5', '-0.5', '-0.4', '0.001', '0.0004', '30.1'],
-  ...['0.1', '0.3333333333', '1.0000005', '0.00001', '0.0001', '123456.5', '1234565', '999999.5', '12.345678', '99.99999'],
-  ...['1e1', '1E1', '1e+1', '1e-1', '1e', '1e+', 'e1', '1e3', '1e9', '1e10', '1e-10', '1e308', '1.7976931348623157e308'],
-  ...['1.7976931348623159e308', '1e309', '1e-307', '2.2250738585072014e-308', '1e-320', '1e-400', '0e999999999999'],
-  ...['1e99999999999999999999', '1e-99999999999999999999', '1e0000000000000000000001', '-1e400', '0.'.padEnd(400, '0') + '1'],
-  ...['1'.padEnd(300, '0'), '1'.padEnd(400, '0'), '0'.repeat(500) + '9', '1' + '0'.repeat(320) + 'e-320'],
-  ...['inf', '-inf', 'INF', 'Infinity', 'infinit', 'nan', 'NaN', '-nan', 'nan(1)', 'abc', 'NULL', '1_000', '1,000', '१', '１０', '٣', '½'],
+  ...'0 -0 +0 00 1 -1 +7 --1 +-1 10 60 64 99 100 101 1000 1024 1440 3600 10000 65536 86400 3600000 86400000'.split(' '),
+  ...'1048576 2147483647 2147483648 -2147483648 -2147483649 2147483647.4 2147483647.5 9223372036854775807'.split(' '),
+  ...'9223372036854775808 -9223372036854775809 010 -010 08 019 0777 0o17 0b11 0x 0x10 0X1F -0x10 0xg'.split(' '),
+  ...'0x7fffffff 0x80000000 0xffffffffffffffffff 0777777777777777777777777 0x1.8 0x.8 0x1p3 0x1.8p-1'.split(' '),
+  ...'0x1e5 0x1.p1 0x1p 0x1.fffffffffffff8p0 0x1p-1022 0x1p1023 0x1p1024 0x1p99999999999 0x0p99999999999'.split(' '),
+  ...'010.5 010e1 .5 -.5 +.5 . - + 1. 1..2 1.2.3 0.5 1.5 2.5 -0.5 -0.4 0.001 0.0004 30.1 0.1 0.3333333333'.split(' '),
+  ...'1.0000005 0.00001 0.0001 123456.5 1234565 999999.5 12.345678 99.99999 1e1 1E1 1e+1 1e-1 1e 1e+ e1'.split(' '),
+  ...'1e3 1e9 1e10 1e-10 1e308 1.7976931348623157e308 1.7976931348623159e308 1e309 1e-307 -1e400'.split(' '),
+  ...'2.2250738585072014e-308 1e-320 1e-400 0e999999999999 1e99999999999999999999'.split(' '),
+  ...'1e-99999999999999999999 1e0000000000000000000001 inf -inf INF Infinity infinit nan NaN -nan nan(1)'.split(' '),
+  ...'abc NULL 1_000 1,000 १ １０ ٣ ½'.split(' '),
+  ...['', '- 1', '0.'.padEnd(400, '0') + '1', '1'.padEnd(300, '0'), '1'.padEnd(400, '0'), '0'.repeat(500) + '9'],
+  `1${'0'.repeat(320)}e-320`,
 ];
-const UNITS = [
-  ...['us', 'ms', 's', 'min', 'h', 'd', 'B', 'kB', 'MB', 'GB', 'TB'],
-  ...['S', 'MS', 'Min', 'KB', 'kb', 'Mb', 'PB', 'm', 'mins', 'minutes', 's s', 's1', '%', 'µs', 'e', 'x', '8kB', '1', '\u00a0', '\u2003s'],
-];
+const RIGHT_UNITS = 'us ms s min h d B kB MB GB TB'.split(' ');
+const WRONG_UNITS = [...'S MS Min KB kb Mb PB m mins minutes s1 % µs e x 8kB 1'.split(' '), 's s', '\u00a0', '\u2003s'];
+const UNITS = [...RIGHT_UNITS, ...WRONG_UNITS];
 const SPACED = ['{}', ' {}', '{} ', '\t\n\v\f\r {} \t\n\v\f\r', '\u00a0{}'];
 const WORDS = [
-  ...['', ' ', 't', 'T', 'tr', 'tru', 'true', 'TRUE', 'truex', 'f', 'fa', 'fal', 'fals', 'false', 'y', 'ye', 'yes', 'YES', 'n'],
-  ...['no', 'NO', 'o', 'O', 'on', 'ON', 'onn', 'of', 'off', 'OFF', 'offf', '1', '0', '2', '01', '00', '-1', ' on', 'on ', '\ton'],
-  ...['none', 'None', 'NONE', 'ddl', 'dDl', 'mod', 'all', 'ALL', ' all', 'al', 'alle', 'hex', 'HEX', 'escape', 'Escape', 'hex,escape'],
-  ...['ｏｎ', 'оn', 'İ', 'ſ', 'yeſ', 'K', 'null', 'NULL', '%', '%s', '_', '"', "'", '\\', '{', 'a, b', 'a"b', '🙂'],
+  ...'t T tr tru true TRUE truex f fa fal fals false y ye yes YES n no NO o O on ON onn of off OFF offf 1 0'.split(' '),
+  ...'2 01 00 -1 none None NONE ddl dDl mod all ALL al alle hex HEX escape Escape hex,escape'.split(' '),
+  ...'ｏｎ оn İ ſ yeſ K null NULL % %s _ " \' \\ { a"b 🙂'.split(' '),
+  ...['', ' ', ' on', 'on ', '\ton', ' all', 'a, b'],
 ];
 
 const numbersWithUnits = [
   ...NUMBERS.flatMap((number) => SPACED.map((spaced) => spaced.replace('{}', number))),
-  ...NUMBERS.flatMap((number) => UNITS.slice(0, 11).map((unit) => number + unit)),
+  ...NUMBERS.flatMap((number) => RIGHT_UNITS.map((unit) => number + unit)),
   ...['0', '1', '1.5', '-1', '0x10', '08', '1e1', 'inf', '64'].flatMap((number) =>
     UNITS.flatMap((unit) => [`${number}${unit}`, `${number} ${unit}`, ` ${number}\t${unit}\n`]),
   ),
@@ -117,12 +117,19 @@ const anyNumber = fc.oneof(
   fc.double({ min: 0, max: 200, noNaN: true }).map(String),
   fc.double({ min: 0, max: 200, noNaN: true }).map((number) => number.toFixed(3)),
   fc.nat().map((number) => `0x${number.toString(16)}`),
-  fc.tuple(fc.nat(), fc.nat(), fc.integer({ min: -40, max: 40 })).map(([whole, part, power]) => `0x${whole.toString(16)}.${part.toString(16)}p${power}`),
+  fc
+    .tuple(fc.nat(), fc.nat(), fc.integer({ min: -40, max: 40 }))
+    .map(([whole, part, power]) => `0x${whole.toString(16)}.${part.toString(16)}p${power}`),
   fc.nat({ max: 100_000 }).map((number) => `0${number.toString(8)}`),
   fc.string({ unit: fc.constantFrom(...'0123456789.eExXpP+- abfin'), maxLength: 12 }),
 );
 const anyText = fc.oneof(
-  { weight: 6, arbitrary: fc.tuple(anyNumber, fc.constantFrom('', '', ' ', '\n'), fc.constantFrom('', ...UNITS)).map((parts) => parts.join('')) },
+  {
+    weight: 6,
+    arbitrary: fc
+      .tuple(anyNumber, fc.constantFrom('', '', ' ', '\n'), fc.constantFrom('', ...UNITS))
+      .map((parts) => parts.join('')),
+  },
   { weight: 1, arbitrary: fc.string({ unit: 'grapheme', maxLength: 12 }) },
   { weight: 1, arbitrary: fc.constantFrom(...WORDS) },
 );
@@ -130,15 +137,22 @@ const anyText = fc.oneof(
 const randomTexts = fc.sample(anyText, { numRuns: 800, seed: 20240601 }).filter((text) => !text.includes('\0'));
 
 const CASES: [parameter: string, inputs: string[]][] = [
-  ...[...INTEGERS, ERRORS_ONLY, ...REALS].map((parameter): [string, string[]] => [parameter, [...numbersWithUnits, ...WORDS, ...randomTexts]]),
-  ...[...BOOLEANS, ...ENUMS].map((parameter): [string, string[]] => [parameter, [...WORDS, ...NUMBERS, ...randomTexts]]),
+  ...[...INTEGERS, ERRORS_ONLY, ...REALS].map((parameter): [string, string[]] => [
+    parameter,
+    [...numbersWithUnits, ...WORDS, ...randomTexts],
+  ]),
+  ...[...BOOLEANS, ...ENUMS].map((parameter): [string, string[]] => [
+    parameter,
+    [...WORDS, ...NUMBERS, ...randomTexts],
+  ]),
 ];
 
 for (const [parameter, inputs] of CASES) {
   test(`a setting like ${parameter} takes and shows what PostgreSQL takes and shows`, async ({ db }) => {
     const texts = [...new Set(inputs)];
     await db.query(COMPARE);
-    const exact = (await db.query(`SELECT current_setting('server_version_num')::integer / 10000 = 18 AS exact`)).rows[0].exact as boolean;
+    const exact = (await db.query(`SELECT current_setting('server_version_num')::integer / 10000 = 18 AS exact`))
+      .rows[0].exact as boolean;
     const { rows } = await db.query(
       `SELECT input, units_test.ours(parameter, input) AS ours, units_test.theirs($1, input) AS theirs
        FROM pg_settings AS parameter, unnest($2::text[]) AS input
@@ -146,23 +160,29 @@ for (const [parameter, inputs] of CASES) {
       [parameter, texts],
     );
     expect(rows).toHaveLength(texts.length);
-    const differing = (rows as Comparison[]).filter(({ ours, theirs }) => differs(ours, theirs, { exact, errorsOnly: parameter === ERRORS_ONLY }));
+    const differing = (rows as Comparison[]).filter(({ ours, theirs }) =>
+      differs(ours, theirs, { exact, errorsOnly: parameter === ERRORS_ONLY }),
+    );
     expect(differing).toEqual([]);
   });
 }
 
 test('a null value is refused', async ({ db }) => {
-  await expect(db.query(`SELECT bgw.parse_setting('a.b', 'string', NULL, NULL, NULL, NULL, NULL)`)).rejects.toMatchObject({
+  await expect(
+    db.query(`SELECT bgw.parse_setting('a.b', 'string', NULL, NULL, NULL, NULL, NULL)`),
+  ).rejects.toMatchObject({
     code: '22004',
     message: 'null value not allowed for parameter "a.b"',
   });
 });
 
 test('a type that does not exist is refused', async ({ db }) => {
-  await expect(db.query(`SELECT bgw.parse_setting('a.b', 'float', NULL, NULL, NULL, NULL, '1')`)).rejects.toMatchObject({
-    code: '22023',
-    message: 'unrecognized type "float" for parameter "a.b"',
-  });
+  await expect(db.query(`SELECT bgw.parse_setting('a.b', 'float', NULL, NULL, NULL, NULL, '1')`)).rejects.toMatchObject(
+    {
+      code: '22023',
+      message: 'unrecognized type "float" for parameter "a.b"',
+    },
+  );
 });
 
 test('a limit is told with its unit, as PostgreSQL 18 tells it', async ({ db }) => {
@@ -174,7 +194,11 @@ test('a limit is told with its unit, as PostgreSQL 18 tells it', async ({ db }) 
   });
 });
 
-function differs(ours: Answer, theirs: Answer, { exact, errorsOnly }: { exact: boolean; errorsOnly: boolean }): boolean {
+function differs(
+  ours: Answer,
+  theirs: Answer,
+  { exact, errorsOnly }: { exact: boolean; errorsOnly: boolean },
+): boolean {
   if (ours.code !== theirs.code) return true;
   if (theirs.code !== undefined) return exact && (ours.message !== theirs.message || ours.hint !== theirs.hint);
   if (errorsOnly) return false;

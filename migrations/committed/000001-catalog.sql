@@ -95,7 +95,7 @@ CREATE SEQUENCE bgw.run_id AS bigint;
 
 CREATE TABLE bgw.process (
     id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
-    worker_id bigint REFERENCES bgw.worker ON DELETE SET NULL,
+    worker_id bigint,
     name text NOT NULL,
     owner oid NOT NULL DEFAULT bgw.current_owner(),
     command text,
@@ -119,7 +119,6 @@ CREATE TABLE bgw.process (
     last_exit_code integer,
     last_sqlstate text,
     last_error text,
-    pending_signals text[],
     restart_requested boolean NOT NULL DEFAULT false,
     stop_requested_at timestamptz,
     stop_requested_by text,
@@ -131,15 +130,15 @@ CREATE TABLE bgw.process (
 ) WITH (fillfactor = 60, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 200, autovacuum_analyze_scale_factor = 0, autovacuum_analyze_threshold = 500);
 CREATE INDEX process_is_waiting ON bgw.process (next_start) WHERE run_id IS NULL;
 CREATE INDEX process_of_worker ON bgw.process (worker_id);
-CREATE INDEX process_has_signals ON bgw.process (node_id) WHERE pending_signals IS NOT NULL;
+CREATE INDEX process_of_node ON bgw.process (node_id);
 CREATE INDEX process_has_name ON bgw.process (name);
 COMMENT ON TABLE bgw.process IS
-'One row per registered instance (the BackgroundWorkerSlot): only what is not finished.  Written by its owner at launch, then by the node that claimed it.
+'One row per registered instance (the BackgroundWorkerSlot): only what is not finished.  Inserted by its owner at launch, then written by nodes only.
  waiting  run_id IS NULL                                any node may claim it
  claimed  run_id IS NOT NULL, status not_yet_started    only node_id at its epoch may write
  started  run_id IS NOT NULL, status started            only node_id at its epoch may write';
 COMMENT ON COLUMN bgw.process.id IS 'The handle; never reused.';
-COMMENT ON COLUMN bgw.process.worker_id IS 'Its definition; NULL for bgw_launch_sql, and when the worker was unregistered meanwhile.';
+COMMENT ON COLUMN bgw.process.worker_id IS 'Its definition; NULL for bgw_launch_sql.  No foreign key: its locks would let an open transaction of a user stop a node.';
 COMMENT ON COLUMN bgw.process.name IS 'Name of the worker, or the name given to bgw_launch_sql.  Set at launch.';
 COMMENT ON COLUMN bgw.process.owner IS 'Owner of the worker.  Set by trigger at launch.';
 COMMENT ON COLUMN bgw.process.takes_slot IS 'false for a SQL worker with a nap time: between two runs it costs nothing.  Set by trigger at launch.';
@@ -150,9 +149,19 @@ COMMENT ON COLUMN bgw.process.pid IS 'The backend that it holds now.  Written by
 COMMENT ON COLUMN bgw.process.os_pid IS 'TypeScript worker: its operating system process on the node.  Written by report.';
 COMMENT ON COLUMN bgw.process.restarts IS 'How often it was started again.  Written by report.';
 COMMENT ON COLUMN bgw.process.next_start IS 'Waiting: not to be started before this time.  NULL: at once.';
-COMMENT ON COLUMN bgw.process.pending_signals IS 'Signals that users sent and the node has not taken yet.  Appended by users, cleared by deliver_signals.';
-COMMENT ON COLUMN bgw.process.restart_requested IS 'bgw_restart was called: start again when it has ended.';
-COMMENT ON COLUMN bgw.process.stop_requested_at IS 'bgw_terminate was called: it is unregistered when it has ended.';
+COMMENT ON COLUMN bgw.process.restart_requested IS 'bgw_restart was called: start again when it has ended.  Written by deliver_signals.';
+COMMENT ON COLUMN bgw.process.stop_requested_at IS 'bgw_terminate was called, by stop_requested_by: it is unregistered when it has ended.  Written by deliver_signals.';
+
+CREATE TABLE bgw.signal (
+    id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    process_id bigint NOT NULL,
+    signal text NOT NULL,
+    requested_by text NOT NULL DEFAULT current_user,
+    requested_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    CONSTRAINT signal_is_known CHECK (signal IN ('SIGHUP', 'SIGINT', 'SIGTERM', 'SIGUSR1', 'RESTART'))
+);
+CREATE INDEX signal_of_process ON bgw.signal (process_id);
+COMMENT ON TABLE bgw.signal IS 'Signals that users sent and no node has taken yet.  Users only insert: no transaction of theirs ever holds a lock that a node waits for.';
 
 CREATE UNLOGGED TABLE bgw.activity (
     process_id bigint PRIMARY KEY,
@@ -307,6 +316,7 @@ CREATE TRIGGER process_is_filled BEFORE INSERT ON bgw.process FOR EACH ROW EXECU
 
 ALTER TABLE bgw.worker ENABLE ROW LEVEL SECURITY;
 ALTER TABLE bgw.process ENABLE ROW LEVEL SECURITY;
+ALTER TABLE bgw.signal ENABLE ROW LEVEL SECURITY;
 ALTER TABLE bgw.activity ENABLE ROW LEVEL SECURITY;
 ALTER TABLE bgw.run ENABLE ROW LEVEL SECURITY;
 ALTER TABLE bgw.log ENABLE ROW LEVEL SECURITY;
@@ -317,17 +327,18 @@ CREATE POLICY members_of_the_owner ON bgw.process USING (pg_has_role(owner, 'USA
 CREATE POLICY members_of_the_owner ON bgw.run FOR SELECT USING (pg_has_role(owner, 'USAGE'));
 CREATE POLICY members_of_the_owner ON bgw.log FOR SELECT USING (pg_has_role(owner, 'USAGE'));
 CREATE POLICY members_of_the_owner ON bgw.setting USING (pg_has_role(owner, 'USAGE'));
+CREATE POLICY members_of_the_owner ON bgw.signal USING (EXISTS (SELECT FROM bgw.process WHERE process.id = process_id));
 CREATE POLICY members_of_the_owner ON bgw.activity FOR SELECT USING (EXISTS (SELECT FROM bgw.process WHERE process.id = process_id));
 
-GRANT SELECT ON bgw.worker, bgw.process, bgw.activity, bgw.run, bgw.log, bgw.setting, bgw.login TO PUBLIC;
+GRANT SELECT ON bgw.worker, bgw.process, bgw.signal, bgw.activity, bgw.run, bgw.log, bgw.setting, bgw.login TO PUBLIC;
 GRANT SELECT (id, name, lease_until, fenced, login, libraries, max_worker_processes, joined_at) ON bgw.node TO PUBLIC;
 GRANT SELECT (pid, backend_start) ON bgw.session TO PUBLIC;
 
 GRANT INSERT (name, type, flags, start_time, restart_time, command, library_name, function_name, main_arg, database, naptime, mode, timeout, max_instances, autostart, enabled),
       UPDATE (name, type, flags, start_time, restart_time, command, library_name, function_name, main_arg, database, naptime, mode, timeout, max_instances, autostart, enabled),
       DELETE ON bgw.worker TO PUBLIC;
-GRANT INSERT (worker_id, name, command, database, mode, timeout, main_arg),
-      UPDATE (pending_signals, restart_requested, next_start, stop_requested_at, stop_requested_by) ON bgw.process TO PUBLIC;
+GRANT INSERT (worker_id, name, command, database, mode, timeout, main_arg) ON bgw.process TO PUBLIC;
+GRANT INSERT (process_id, signal) ON bgw.signal TO PUBLIC;
 GRANT INSERT (name, vartype, unit, min_val, max_val, enumvals, boot_val, context, short_desc),
       UPDATE (vartype, unit, min_val, max_val, enumvals, boot_val, context, short_desc, setting, pending, changed_at),
       DELETE ON bgw.setting TO PUBLIC;

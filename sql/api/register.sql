@@ -49,8 +49,8 @@ BEGIN
 
     -- What runs already takes a changed nap time or main_arg over, as at a reload.
     IF FOUND THEN
-        PERFORM bgw.request_signal(process.id, 'SIGHUP') FROM bgw.process JOIN bgw.worker ON worker.id = process.worker_id
-        WHERE worker.name = bgw_register.name AND worker.owner = bgw.current_owner();
+        PERFORM bgw.request(process.id, 'SIGHUP') FROM bgw.process JOIN bgw.worker ON worker.id = process.worker_id
+        WHERE worker.name = bgw_register.name AND worker.owner = bgw.current_owner() AND process.run_id IS NOT NULL;
         PERFORM bgw.ring();
     END IF;
 END;
@@ -77,7 +77,7 @@ AS $$
 DECLARE
     definition bgw.worker := bgw.find_worker(worker_name);
 BEGIN
-    PERFORM bgw.request_stop(process.id) FROM bgw.process WHERE process.worker_id = definition.id;
+    PERFORM bgw.request(process.id, 'SIGTERM') FROM bgw.process WHERE process.worker_id = definition.id;
     DELETE FROM bgw.worker WHERE worker.id = definition.id;
     RETURN true;
 END;

@@ -162,8 +162,8 @@ CREATE OR REPLACE FUNCTION bgw.reload_owner(owner oid) RETURNS void
 LANGUAGE plpgsql
 AS $$
 BEGIN
-    UPDATE bgw.process SET pending_signals = bgw.add_signal(pending_signals, 'SIGHUP', run_id)
-    WHERE process.owner = reload_owner.owner AND process.run_id IS NOT NULL;
+    INSERT INTO bgw.signal (process_id, signal)
+    SELECT process.id, 'SIGHUP' FROM bgw.process WHERE process.owner = reload_owner.owner AND process.run_id IS NOT NULL;
     PERFORM bgw.ring();
 END;
 $$;
@@ -173,7 +173,7 @@ CREATE OR REPLACE FUNCTION bgw.settings_of(owner oid) RETURNS jsonb
 LANGUAGE sql STABLE
 AS $$
     SELECT coalesce(pg_catalog.jsonb_agg(pg_catalog.jsonb_build_object(
-        'name', setting.name, 'vartype', setting.vartype, 'setting', coalesce(setting.setting, setting.boot_val),
+        'name', setting.name, 'vartype', setting.vartype, 'unit', setting.unit, 'setting', coalesce(setting.setting, setting.boot_val),
         'shown', bgw.show_setting(setting.vartype, setting.unit, coalesce(setting.setting, setting.boot_val))) ORDER BY setting.name), '[]')
     FROM bgw.setting WHERE setting.owner = settings_of.owner
 $$;

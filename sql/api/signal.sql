@@ -6,15 +6,12 @@ CREATE OR REPLACE FUNCTION public.bgw_signal(handle bigint, signal text) RETURNS
 LANGUAGE plpgsql
 AS $$
 BEGIN
-    IF signal NOT IN ('SIGHUP', 'SIGINT', 'SIGTERM', 'SIGUSR1') THEN
-        RAISE EXCEPTION USING ERRCODE = 'invalid_parameter_value',
-            MESSAGE = pg_catalog.format('unrecognized signal "%s"', signal),
-            HINT = 'Available signals: SIGHUP, SIGINT, SIGTERM, SIGUSR1.';
+    IF signal IN ('SIGHUP', 'SIGINT', 'SIGTERM', 'SIGUSR1') THEN
+        RETURN bgw.request(handle, signal);
     END IF;
-    IF signal = 'SIGTERM' THEN
-        RETURN bgw.warn_unless(bgw.request_stop(handle), handle);
-    END IF;
-    RETURN bgw.warn_unless(bgw.request_signal(handle, signal), handle);
+    RAISE EXCEPTION USING ERRCODE = 'invalid_parameter_value',
+        MESSAGE = pg_catalog.format('unrecognized signal "%s"', signal),
+        HINT = 'Available signals: SIGHUP, SIGINT, SIGTERM, SIGUSR1.';
 END;
 $$;
 COMMENT ON FUNCTION public.bgw_signal(bigint, text) IS
@@ -61,19 +58,8 @@ COMMENT ON FUNCTION public.bgw_set_latch(bigint) IS
 Example: SELECT bgw_set_latch(4711);';
 
 CREATE OR REPLACE FUNCTION public.bgw_restart(handle bigint) RETURNS boolean
-LANGUAGE plpgsql
-AS $$
-DECLARE
-    registered boolean;
-BEGIN
-    UPDATE bgw.process
-    SET restart_requested = (run_id IS NOT NULL), next_start = NULL, pending_signals = bgw.add_signal(pending_signals, 'SIGTERM', run_id)
-    WHERE id = handle AND stop_requested_at IS NULL;
-    registered := FOUND;
-    PERFORM bgw.ring();
-    RETURN bgw.warn_unless(registered, handle);
-END;
-$$;
+LANGUAGE sql
+AS $$ SELECT bgw.request(handle, 'RESTART') $$;
 COMMENT ON FUNCTION public.bgw_restart(bigint) IS
 'Ends the process as bgw_terminate does and starts it again at once, under the same handle; one that waits for its restart time starts now.
 Returns true if it was registered; false, with a warning, if there is no such process.
@@ -84,55 +70,20 @@ LANGUAGE sql
 AS $$ SELECT coalesce(pg_catalog.bool_or(public.bgw_restart(process_id)), false) FROM bgw.find_processes(worker_name) AS process_id $$;
 COMMENT ON FUNCTION public.bgw_restart(text) IS 'bgw_restart for every process of that name.  Errors: 42704 no such worker.';
 
-CREATE OR REPLACE FUNCTION bgw.request_signal(process_id bigint, signal text) RETURNS boolean
+CREATE OR REPLACE FUNCTION bgw.request(handle bigint, signal text) RETURNS boolean
 LANGUAGE plpgsql
 AS $$
 BEGIN
-    UPDATE bgw.process SET pending_signals = bgw.add_signal(pending_signals, signal, run_id)
-    WHERE id = process_id AND run_id IS NOT NULL;
-    IF FOUND THEN
-        PERFORM bgw.ring();
-    END IF;
-    RETURN FOUND;
-END;
-$$;
-COMMENT ON FUNCTION bgw.request_signal(bigint, text) IS 'Leaves a signal for the node that runs the process.  false: it does not run.';
-
-CREATE OR REPLACE FUNCTION bgw.request_stop(process_id bigint) RETURNS boolean
-LANGUAGE plpgsql
-AS $$
-DECLARE
-    registered boolean;
-BEGIN
-    UPDATE bgw.process
-    SET stop_requested_at = coalesce(stop_requested_at, bgw.now()), stop_requested_by = coalesce(stop_requested_by, current_user),
-        restart_requested = false, pending_signals = bgw.add_signal(pending_signals, 'SIGTERM', run_id)
-    WHERE id = process_id;
-    registered := FOUND;
-    PERFORM bgw.ring();
-    RETURN registered;
-END;
-$$;
-COMMENT ON FUNCTION bgw.request_stop(bigint) IS 'Records who wants the process to end, and leaves SIGTERM for its node; one that waits is unregistered by the next take_orders.';
-
-CREATE OR REPLACE FUNCTION bgw.add_signal(pending text[], signal text, run_id bigint) RETURNS text[]
-LANGUAGE sql IMMUTABLE
-AS $$
-    SELECT CASE WHEN run_id IS NULL THEN NULL WHEN signal = ANY (pending) THEN pending ELSE pending || signal END
-$$;
-COMMENT ON FUNCTION bgw.add_signal(text[], text, bigint) IS 'Pending signals with one more; the same signal twice is one, as with kill.  A process that waits gets none.';
-
-CREATE OR REPLACE FUNCTION bgw.warn_unless(registered boolean, handle bigint) RETURNS boolean
-LANGUAGE plpgsql
-AS $$
-BEGIN
-    IF NOT registered THEN
+    IF NOT EXISTS (SELECT FROM bgw.process WHERE id = handle) THEN
         RAISE WARNING USING ERRCODE = 'warning', MESSAGE = pg_catalog.format('handle %s is not a running background worker', coalesce(handle::text, 'NULL'));
+        RETURN false;
     END IF;
-    RETURN registered;
+    INSERT INTO bgw.signal (process_id, signal) VALUES (handle, request.signal);
+    PERFORM bgw.ring();
+    RETURN true;
 END;
 $$;
-COMMENT ON FUNCTION bgw.warn_unless(boolean, bigint) IS 'Warns, as pg_cancel_backend does, when there was nothing to signal.';
+COMMENT ON FUNCTION bgw.request(bigint, text) IS 'Leaves a signal, or RESTART, for the node that runs the process; warns, as pg_cancel_backend does, when there is nothing to signal.';
 
 CREATE OR REPLACE FUNCTION bgw.find_processes(worker_name text) RETURNS SETOF bigint
 LANGUAGE plpgsql

@@ -1,5 +1,5 @@
 -- bgw.parse_setting and bgw.show_setting: the text of a setting -> its value in the base unit -> what SHOW prints.
--- Called by: sql/api/settings.sql and sql/compute/check_worker.sql (set), sql/views/settings.sql (show).
+-- Called by: whatever in sql/api and sql/views takes or shows a setting (grep parse_setting, show_setting).
 -- PostgreSQL counterpart: guc.c, parse_and_validate_value and ShowGUCOption; messages and hints are those of version 18.
 -- Pure, and free of EXCEPTION blocks: a parallel worker may not start a subtransaction.  No backslash stands in a
 -- plain literal, so that the bodies mean the same when standard_conforming_strings is off.

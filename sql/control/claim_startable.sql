@@ -24,8 +24,8 @@ AS $$
         RETURNING process.*
     )
     SELECT coalesce(pg_catalog.jsonb_agg(pg_catalog.jsonb_build_object(
-        'kind', 'start', 'handle', claimed.id, 'run_id', claimed.run_id, 'name', claimed.name, 'owner', claimed.owner::bigint,
-        'database', bgw.database_of(coalesce(worker.database, claimed.database), claimed.owner), 'main_arg', claimed.main_arg,
+        'kind', 'start', 'handle', claimed.id::text, 'run_id', claimed.run_id::text, 'name', claimed.name, 'owner', claimed.owner::bigint,
+        'database', bgw.database_of(coalesce(worker.database, claimed.database), claimed.owner), 'main_arg', claimed.main_arg::text,
         'command', coalesce(worker.command, claimed.command), 'mode', coalesce(worker.mode, claimed.mode),
         'library_name', worker.library_name, 'function_name', worker.function_name, 'flags', worker.flags,
         'naptime', pg_catalog.date_part('epoch', bgw.nap_of(worker)), 'timeout', pg_catalog.date_part('epoch', coalesce(worker.timeout, claimed.timeout))) ORDER BY claimed.id), '[]')
@@ -39,11 +39,12 @@ CREATE OR REPLACE FUNCTION bgw.settle_stopped() RETURNS void
 LANGUAGE sql
 AS $$
     SELECT bgw.settle_exits(coalesce(pg_catalog.jsonb_agg(pg_catalog.jsonb_build_object(
-        'handle', stopped.id, 'run_id', NULL, 'sqlstate', '57P01', 'message', 'terminated before it started', 'finished_at', bgw.now()) ORDER BY stopped.id), '[]'))
-    FROM (SELECT process.id FROM bgw.process WHERE process.run_id IS NULL AND process.stop_requested_at IS NOT NULL
-          ORDER BY process.id FOR NO KEY UPDATE SKIP LOCKED) AS stopped
+        'handle', stopped.id, 'run_id', NULL, 'sqlstate', '57P01', 'message', 'terminated before it started') ORDER BY stopped.id), '[]'))
+    FROM (SELECT process.id FROM bgw.process
+          WHERE process.run_id IS NULL AND (process.stop_requested_at IS NOT NULL OR process.command IS NULL AND NOT EXISTS (SELECT FROM bgw.worker WHERE worker.id = process.worker_id))
+          ORDER BY process.id FOR NO KEY UPDATE OF process SKIP LOCKED) AS stopped
 $$;
-COMMENT ON FUNCTION bgw.settle_stopped() IS 'Unregisters what was terminated before a node claimed it.';
+COMMENT ON FUNCTION bgw.settle_stopped() IS 'Unregisters what was terminated, or whose worker was unregistered, before a node claimed it.';
 
 CREATE OR REPLACE FUNCTION bgw.database_of(database text, owner oid) RETURNS text
 LANGUAGE sql STABLE

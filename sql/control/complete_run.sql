@@ -19,7 +19,7 @@ BEGIN
     IF final THEN
         PERFORM bgw.settle_exits(pg_catalog.jsonb_build_array(pg_catalog.jsonb_build_object(
             'handle', complete_run.handle, 'run_id', complete_run.run_id, 'exit_code', 0, 'command_tag', complete_run.command_tag, 'rows', complete_run.rows,
-            'session_pid', pg_catalog.pg_backend_pid(), 'finished_at', bgw.now())));
+            'session_pid', pg_catalog.pg_backend_pid())));
     END IF;
 END;
 $$;

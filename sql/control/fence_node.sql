@@ -66,8 +66,7 @@ LANGUAGE sql
 AS $$
     SELECT bgw.settle_exits(coalesce(pg_catalog.jsonb_agg(pg_catalog.jsonb_build_object(
         'handle', process.id, 'run_id', process.run_id, 'lost', true, 'sqlstate', '57P01',
-        'message', pg_catalog.format('lost background worker "%s": node "%s" is gone', process.name, bgw.node.name),
-        'finished_at', bgw.now()) ORDER BY process.id), '[]'))
+        'message', pg_catalog.format('lost background worker "%s": node "%s" is gone', process.name, bgw.node.name)) ORDER BY process.id), '[]'))
     FROM bgw.process JOIN bgw.node ON bgw.node.id = process.node_id WHERE process.node_id = gone
 $$;
 COMMENT ON FUNCTION bgw.settle_processes_of(bigint) IS 'Ends every attempt of a node that is gone: lost in the history; started again where it restarts.';

@@ -20,7 +20,9 @@ BEGIN
     lease_ms := pg_catalog.date_part('epoch', bgw.lease()) * 1000;
     PERFORM bgw.fence_dead_nodes(node_id);
     IF first_node THEN
-        UPDATE bgw.setting SET setting = nullif(pending, boot_val), pending = NULL WHERE pending IS NOT NULL;
+        UPDATE bgw.setting SET setting = nullif(setting.pending, setting.boot_val), pending = NULL
+        FROM (SELECT set_before.owner, set_before.name FROM bgw.setting AS set_before WHERE set_before.pending IS NOT NULL FOR NO KEY UPDATE SKIP LOCKED) AS changed
+        WHERE setting.owner = changed.owner AND setting.name = changed.name;
         PERFORM bgw.autostart(worker.id) FROM bgw.worker WHERE worker.autostart AND worker.enabled;
     END IF;
 END;
@@ -46,10 +48,11 @@ BEGIN
     DELETE FROM bgw.session WHERE session.node_id = resume_node.node_id
         AND NOT EXISTS (SELECT FROM pg_catalog.pg_stat_activity AS live WHERE live.pid = session.pid);
     -- What the node was given in an answer that never reached it.
-    UPDATE bgw.process SET run_id = NULL, node_id = NULL, epoch = NULL, claimed_at = NULL, pending_signals = NULL
+    UPDATE bgw.process SET run_id = NULL, node_id = NULL, epoch = NULL, claimed_at = NULL
     WHERE process.node_id = resume_node.node_id AND process.status = 'not_yet_started' AND process.run_id <> ALL (running);
-    UPDATE bgw.process SET pending_signals = CASE WHEN stop_requested_at IS NULL AND NOT restart_requested THEN '{SIGHUP}'::text[] ELSE '{SIGTERM}' END
-    WHERE process.node_id = resume_node.node_id;
+    INSERT INTO bgw.signal (process_id, signal)
+    SELECT process.id, CASE WHEN process.stop_requested_at IS NOT NULL OR process.restart_requested THEN 'SIGTERM' ELSE 'SIGHUP' END
+    FROM bgw.process WHERE process.node_id = resume_node.node_id;
 END;
 $$;
 COMMENT ON FUNCTION bgw.resume_node(bigint, integer, bigint[]) IS

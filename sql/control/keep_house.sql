@@ -16,6 +16,7 @@ BEGIN
         SELECT run.finished_at, run.id, pg_catalog.row_number() OVER (PARTITION BY run.worker_id ORDER BY run.finished_at DESC, run.id DESC) AS age
         FROM bgw.run WHERE run.worker_id IS NOT NULL) AS ranked
     WHERE ranked.age > 1000 AND run.finished_at = ranked.finished_at AND run.id = ranked.id;
+    DELETE FROM bgw.signal WHERE NOT EXISTS (SELECT FROM bgw.process WHERE process.id = signal.process_id);
     DELETE FROM bgw.log WHERE log.id <= (SELECT max(newest.id) - 10000 FROM bgw.log AS newest);
 EXCEPTION WHEN lock_not_available OR deadlock_detected THEN
     RETURN;

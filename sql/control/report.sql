@@ -14,8 +14,8 @@ BEGIN
     END IF;
     PERFORM bgw.log_events(node.name, events);
 
-    UPDATE bgw.process SET status = 'started', started_at = event.at, os_pid = event.os_pid
-    FROM pg_catalog.jsonb_to_recordset(events) AS event (kind text, handle bigint, run_id bigint, at timestamptz, os_pid integer)
+    UPDATE bgw.process SET status = 'started', started_at = bgw.now() - event.age * interval '1 ms', os_pid = event.os_pid
+    FROM pg_catalog.jsonb_to_recordset(events) AS event (kind text, handle bigint, run_id bigint, age double precision, os_pid integer)
     WHERE event.kind = 'started' AND process.id = event.handle AND process.run_id = event.run_id;
 
     -- The newest word about the session of each process.
@@ -42,18 +42,18 @@ BEGIN
 END;
 $$;
 COMMENT ON FUNCTION bgw.report(bigint, integer, jsonb) IS
-'What happened on a node since its last report: an array of events {kind, handle, run_id, ...} of the kinds started, session, activity,
+'What happened on a node since its last report: an array of events {kind, handle, run_id, age, ...} of the kinds started, session, activity,
 exited, log, session_closed.  Errors: WK001 the node was fenced.';
 
 CREATE OR REPLACE FUNCTION bgw.log_events(node_name text, events jsonb) RETURNS void
 LANGUAGE sql
 AS $$
     INSERT INTO bgw.log (logged_at, node, process_id, name, owner, severity, sqlstate, message, detail, hint, context)
-    SELECT coalesce(event.at, pg_catalog.clock_timestamp()), node_name, event.handle, coalesce(process.name, event.name), coalesce(process.owner, bgw.current_owner()),
+    SELECT bgw.now() - event.age * interval '1 ms', node_name, event.handle, coalesce(process.name, event.name), coalesce(process.owner, bgw.current_owner()),
            event.severity, event.sqlstate, event.message, event.detail, event.hint, event.context
     FROM ROWS FROM (pg_catalog.jsonb_to_recordset(events)
-         AS (kind text, handle bigint, name text, at timestamptz, severity text, sqlstate text, message text, detail text, hint text, context text)) WITH ORDINALITY
-         AS event (kind, handle, name, at, severity, sqlstate, message, detail, hint, context, number)
+         AS (kind text, handle bigint, name text, age double precision, severity text, sqlstate text, message text, detail text, hint text, context text)) WITH ORDINALITY
+         AS event (kind, handle, name, age, severity, sqlstate, message, detail, hint, context, number)
     LEFT JOIN bgw.process ON process.id = event.handle
     WHERE event.kind = 'log' ORDER BY event.number
 $$;

@@ -12,14 +12,14 @@ BEGIN
     END IF;
     WITH ended AS MATERIALIZED (
         SELECT process.*, ending.exit_code, ending.command_tag, ending.rows, ending.sqlstate, ending.message, ending.detail, ending.hint, ending.context,
-               ending.finished_at, ending.session_pid, worker.restart_time, worker.autostart, worker.id AS definition,
+               bgw.now() - coalesce(ending.age, 0) * interval '1 ms' AS finished_at, ending.session_pid, worker.restart_time, worker.autostart, worker.id AS definition,
                coalesce(ending.interrupted, false) OR coalesce(ending.lost, false) AS interrupted,
                CASE WHEN ending.lost THEN 'lost'
                     ELSE bgw.final_status(ending.exit_code, ending.sqlstate,
-                        process.stop_requested_at IS NOT NULL OR process.restart_requested OR coalesce(ending.interrupted, false),
+                        NOT coalesce(ending.done, false) AND (process.stop_requested_at IS NOT NULL OR process.restart_requested OR coalesce(ending.interrupted, false)),
                         coalesce(ending.expired, false)) END AS final_status
         FROM pg_catalog.jsonb_to_recordset(exits) AS ending (handle bigint, run_id bigint, exit_code integer, command_tag text, rows bigint, sqlstate text,
-             message text, detail text, hint text, context text, finished_at timestamptz, session_pid integer, interrupted boolean, lost boolean, expired boolean)
+             message text, detail text, hint text, context text, age double precision, session_pid integer, done boolean, interrupted boolean, lost boolean, expired boolean)
         JOIN bgw.process ON process.id = ending.handle AND process.run_id IS NOT DISTINCT FROM ending.run_id
         LEFT JOIN bgw.worker ON worker.id = process.worker_id
         ORDER BY process.id FOR UPDATE OF process
@@ -42,7 +42,7 @@ BEGIN
             claimed_at = NULL, started_at = NULL, next_start = decided.starts_again, restarts = process.restarts + CASE WHEN decided.interrupted THEN 0 ELSE 1 END,
             last_exit_code = decided.exit_code, last_sqlstate = decided.sqlstate,
             last_error = bgw.error_text(decided.exit_code, decided.message, decided.detail, decided.hint, decided.context),
-            pending_signals = NULL, restart_requested = false
+            restart_requested = false
         FROM decided WHERE process.id = decided.id AND decided.starts_again IS NOT NULL
     ), forgotten AS (
         DELETE FROM bgw.activity USING decided WHERE activity.process_id = decided.id
@@ -51,7 +51,9 @@ BEGIN
 END;
 $$;
 COMMENT ON FUNCTION bgw.settle_exits(jsonb) IS
-'Ends attempts: an array of {handle, run_id, exit_code, sqlstate, message, detail, hint, context, command_tag, rows, session_pid, finished_at, interrupted, lost, expired}.
+'Ends attempts: an array of {handle, run_id, exit_code, sqlstate, message, detail, hint, context, command_tag, rows, session_pid, age, done, interrupted, lost, expired}.
+done: its work was finished before anybody could end it.
+age: how many milliseconds ago, so that no clock but the server''s counts.
 interrupted: the controller is stopping.  lost: the node is gone.  An attempt that is already settled is passed over.';
 
 CREATE OR REPLACE FUNCTION bgw.error_text(exit_code integer, message text, detail text, hint text, context text) RETURNS text

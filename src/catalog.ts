@@ -1,0 +1,170 @@
+/**
+ * The typed face of sql/control: what a node asks of the database, on its one control session.
+ * That session never runs a word of user text, has an empty search_path and its own timeouts (HARDENING A2, B8).
+ * Next: sql/control/report.sql and sql/control/take_orders.sql.
+ */
+import pg from 'pg';
+import type { Clock } from './clock.ts';
+import { BgwError } from './errors.ts';
+import { decodeOrders, encodeEvents, type Event, type Order } from './orders.ts';
+import type { SettingMessage } from './sdk/channel.ts';
+import type { Definitions } from './sdk/library.ts';
+import type { Signaller } from './sessions/cancel.ts';
+import type { Backend } from './sessions/session.ts';
+
+/** What every call of a node carries. */
+export interface NodeToken {
+  nodeId: string;
+  epoch: number;
+}
+
+export interface NodeDescription {
+  name: string;
+  libraries: string[];
+  maxWorkerProcesses: number;
+}
+
+/** A control call that takes longer is stuck: on a lock, or on a server that does not answer. */
+const STATEMENT_TIMEOUT = 10_000;
+
+/** What a role or database default must not change for the control session. */
+const CONTROL_SETTINGS = `
+  SELECT pg_catalog.set_config(name, wanted.setting, false)
+  FROM (VALUES ('search_path', ''), ('statement_timeout', '10s'), ('lock_timeout', '5s'), ('idle_session_timeout', '0'),
+               ('idle_in_transaction_session_timeout', '10s'), ('default_transaction_read_only', 'off'), ('tcp_user_timeout', '10s'),
+               ('default_transaction_isolation', 'read committed'), ('jit', 'off')) AS wanted (name, setting)
+  JOIN pg_catalog.pg_settings USING (name)`;
+
+const EXCHANGE = `
+  WITH reported AS MATERIALIZED (SELECT bgw.report($1, $2, $3))
+  SELECT bgw.take_orders($1, $2, $4)::pg_catalog.text AS answer FROM reported`;
+
+export class Catalog implements Signaller {
+  readonly serverVersion: number;
+  readonly closed: Promise<void>;
+  readonly #client: pg.Client;
+  readonly #clock: Clock;
+
+  private constructor(client: pg.Client, serverVersion: number, clock: Clock) {
+    this.#client = client;
+    this.#clock = clock;
+    this.serverVersion = serverVersion;
+    this.closed = new Promise((resolve) => client.once('end', resolve));
+  }
+
+  /** Opens the control session. Errors: WK203 behind a pooler, WK303 no schema, 25006 a standby. */
+  static async connect(connection: pg.ClientConfig, clock: Clock): Promise<Catalog> {
+    const client = new pg.Client({ ...connection, keepAlive: true, application_name: 'bgw control', connectionTimeoutMillis: 10_000, query_timeout: STATEMENT_TIMEOUT + 5000 });
+    client.on('error', () => undefined); // the query in flight, or the next one, says so
+    await client.connect();
+    try {
+      await client.query(CONTROL_SETTINGS);
+      const { rows } = await client.query<Server>(
+        `SELECT pg_catalog.pg_backend_pid() AS pid, pg_catalog.current_setting('server_version_num')::int AS version,
+                pg_catalog.pg_is_in_recovery() AS standby, pg_catalog.to_regclass('bgw.process') IS NOT NULL AS migrated`,
+      );
+      return new Catalog(client, checkServer(client, rows[0]), clock);
+    } catch (error) {
+      await client.end();
+      throw error;
+    }
+  }
+
+  async join({ name, libraries, maxWorkerProcesses }: NodeDescription): Promise<NodeToken & { leaseMs: number }> {
+    const row = await this.#row<{ node_id: string; epoch: number; lease_ms: number }>('SELECT * FROM bgw.join_node($1, $2, $3)', [name, libraries, maxWorkerProcesses]);
+    return { nodeId: row.node_id, epoch: row.epoch, leaseMs: row.lease_ms };
+  }
+
+  /** The node has a new control session; `running` are the run ids it knows. */
+  async resume({ nodeId, epoch }: NodeToken, running: string[]): Promise<void> {
+    await this.#row('SELECT bgw.resume_node($1, $2, $3)', [nodeId, epoch, running]);
+  }
+
+  async leave({ nodeId, epoch }: NodeToken): Promise<void> {
+    await this.#row('SELECT bgw.leave_node($1, $2)', [nodeId, epoch]);
+  }
+
+  /** Settings of this login as they will be when the node has joined. */
+  async settingsAtStart(): Promise<SettingMessage[]> {
+    const { rows } = await this.#client.query<SettingMessage>(
+      'SELECT name, vartype, unit, coalesce(pending, setting, boot_val) AS setting FROM bgw.setting WHERE owner OPERATOR(pg_catalog.=) bgw.current_owner()',
+    );
+    return rows;
+  }
+
+  async defineLibrary({ settings, workers }: Definitions): Promise<void> {
+    await this.#row('SELECT bgw.define_library($1, $2)', [JSON.stringify(settings), JSON.stringify(workers)]);
+  }
+
+  /** Says what happened and takes the next orders, in one round trip and one transaction. */
+  async exchange({ nodeId, epoch }: NodeToken, events: readonly Event[], room: number): Promise<{ orders: Order[]; wakeMs: number }> {
+    const { rows } = await this.#client.query<{ answer: string }>({
+      name: 'exchange',
+      text: EXCHANGE,
+      values: [nodeId, epoch, encodeEvents(events, this.#clock), room],
+    });
+    return decodeOrders(rows[0]?.answer ?? '');
+  }
+
+  /** Registers a session of this node, before it runs any user text. Returns its start time. */
+  async registerSession({ nodeId, epoch }: NodeToken, pid: number, database: string): Promise<string> {
+    const row = await this.#row<{ started: string }>('SELECT bgw.register_session($1, $2, $3, $4)::pg_catalog.text AS started', [nodeId, epoch, pid, database]);
+    return row.started;
+  }
+
+  async ownPid(): Promise<number> {
+    return (await this.#row<{ pid: number }>('SELECT pg_catalog.pg_backend_pid() AS pid', [])).pid;
+  }
+
+  async cancelBackend(backend: Backend): Promise<boolean> {
+    return this.#signal('pg_cancel_backend', backend);
+  }
+
+  async terminateBackend(backend: Backend): Promise<boolean> {
+    return this.#signal('pg_terminate_backend', backend);
+  }
+
+  async close(): Promise<void> {
+    await this.#client.end();
+  }
+
+  /** By pid and start time: a pid alone may by now be somebody else's. */
+  async #signal(how: 'pg_cancel_backend' | 'pg_terminate_backend', { pid, backendStart }: Backend): Promise<boolean> {
+    const { rows } = await this.#client.query<{ sent: boolean }>(
+      `SELECT pg_catalog.${how}(pid) AS sent FROM pg_catalog.pg_stat_activity WHERE pid = $1 AND backend_start = $2`,
+      [pid, backendStart],
+    );
+    return rows[0]?.sent ?? false;
+  }
+
+  async #row<Row extends pg.QueryResultRow>(text: string, values: unknown[]): Promise<Row> {
+    const { rows } = await this.#client.query<Row>(text, values);
+    return rows[0] as Row;
+  }
+}
+
+interface Server {
+  pid: number;
+  version: number;
+  standby: boolean;
+  migrated: boolean;
+}
+
+function checkServer(client: pg.Client, server: Server | undefined): number {
+  const { processID } = client as pg.Client & { processID: number | null };
+  if (server?.pid !== processID) {
+    throw new BgwError('WK203', {
+      message: 'cannot work through a connection pooler',
+      detail: `The protocol names backend ${processID}, the server answers as ${server?.pid}.`,
+      hint: 'Point the controller at the server itself.  Clients that launch workers may use the pooler.',
+    });
+  }
+  if (server.version < 130_000) {
+    throw new BgwError('0A000', { message: 'PostgreSQL 13 or later is required', detail: `The server is ${Math.floor(server.version / 10_000)}.` });
+  }
+  if (!server.migrated) {
+    throw new BgwError('WK303', { message: 'pg-bgworker is not installed in this database', hint: 'Run: bgw migrate' });
+  }
+  if (server.standby) throw new BgwError('25006', { message: 'the server is a standby', hint: 'Point the controller at the primary.' });
+  return server.version;
+}

@@ -1,0 +1,44 @@
+/** One session for a command: which database the command line and the environment mean, and a clear error if it fails. */
+import pg from 'pg';
+import { connectionConfig, describeTarget } from '../connection.ts';
+import { findEmbedded } from '../embedded.ts';
+import { BgwError, describeError } from '../errors.ts';
+
+/** Where `bgw up` keeps its private server, below the current directory. */
+export const STATE_DIRECTORY = '.bgw';
+
+/** --url, else DATABASE_URL, else PG*, else the private server of this directory, else libpq's defaults. */
+export function chooseDatabase(url: string | undefined): pg.ClientConfig {
+  const { env } = process;
+  const isGiven = [url, env['DATABASE_URL'], env['PGHOST'], env['PGPORT'], env['PGDATABASE'], env['PGSERVICE']].some(
+    Boolean,
+  );
+  return connectionConfig({ url: isGiven ? url : findEmbedded(STATE_DIRECTORY), env });
+}
+
+/** Connects, does the work and closes the session whatever happens. */
+export async function withSession<T>(config: pg.ClientConfig, work: (client: pg.Client) => Promise<T>): Promise<T> {
+  const client = new pg.Client(config);
+  // A lost connection also rejects the query in progress, which is where it is reported.
+  client.on('error', () => undefined);
+  try {
+    await client.connect();
+  } catch (error) {
+    throw couldNotConnect(config, error);
+  }
+  try {
+    return await work(client);
+  } finally {
+    await client.end();
+  }
+}
+
+function couldNotConnect(config: pg.ClientConfig, cause: unknown): BgwError {
+  const { code, message, detail, hint } = describeError(cause);
+  return new BgwError(code !== undefined && /^[0-9A-Z]{5}$/.test(code) ? code : '08001', {
+    message: `could not connect to ${describeTarget(config)}: ${message}`,
+    detail,
+    hint: hint ?? 'Name the database with --url, DATABASE_URL or PGHOST; "bgw up" starts a private one.',
+    cause,
+  });
+}

@@ -1,0 +1,53 @@
+/** `bgw run`: one node against a database that is there. */
+import { hostname } from 'node:os';
+import type { ClientConfig } from 'pg';
+import type { Logger } from 'pino';
+import { Catalog } from '../catalog.ts';
+import { systemClock } from '../clock.ts';
+import { Controller } from '../controller.ts';
+import { loadLibraries } from '../libraries.ts';
+import { logTo } from '../log.ts';
+import type { Observe } from '../observation.ts';
+
+export interface RunOptions {
+  connection: ClientConfig;
+  libraryDirs: string[];
+  preloadLibraries: string[];
+  nodeName?: string | undefined;
+  maxWorkerProcesses?: number | undefined;
+  log: Logger;
+  onReady?: (() => void) | undefined;
+  /** Sees everything that the log sees, and more. */
+  observe?: Observe | undefined;
+}
+
+/** Resolves when the node has stopped cleanly. */
+export async function runController(options: RunOptions, signal: AbortSignal): Promise<void> {
+  const { connection, libraryDirs, preloadLibraries, onReady } = options;
+  const log = logTo(options.log);
+  const observe: Observe = (observation) => {
+    log(observation);
+    options.observe?.(observation);
+  };
+  const settings = await settingsAtStart(connection);
+  const controller = new Controller({
+    connection,
+    nodeName: options.nodeName ?? hostname(),
+    maxWorkerProcesses: options.maxWorkerProcesses ?? 8,
+    libraries: await loadLibraries({ directories: libraryDirs, preload: preloadLibraries, settings, observe }),
+    clock: systemClock,
+    observe,
+    onReady,
+  });
+  await controller.run(signal);
+}
+
+/** What the init of a library reads: the values that its settings have now. */
+async function settingsAtStart(connection: ClientConfig): ReturnType<Catalog['settingsAtStart']> {
+  const catalog = await Catalog.connect(connection, systemClock);
+  try {
+    return await catalog.settingsAtStart();
+  } finally {
+    await catalog.close();
+  }
+}

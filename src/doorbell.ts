@@ -1,0 +1,118 @@
+/**
+ * LISTEN bgw: wakes the controller when somebody rings (sql/doorbell.sql).  Never carries meaning: a wake-up says
+ * "look", and polling every two seconds finds the same (I10).
+ * On pg-listen, treated as a doorbell that may be dead: it rings itself, and is built anew when it does not hear that.
+ * Next: src/controller.ts.
+ */
+import { randomBytes } from 'node:crypto';
+import type { ClientConfig } from 'pg';
+import pgListen, { type Subscriber } from 'pg-listen';
+import type { Clock } from './clock.ts';
+import { describeError } from './errors.ts';
+import type { Observe } from './observation.ts';
+
+export interface DoorbellOptions {
+  connection: ClientConfig;
+  clock: Clock;
+  observe: Observe;
+  onRing: () => void;
+  /** The backend that listens, so that it can be registered as a session of this node. */
+  onBackend: (pid: number) => void;
+}
+
+const CHANNEL = 'bgw';
+/** How often it rings itself: a half-open connection is noticed within this time and HEARD_WITHIN. */
+const SELF_TEST_EVERY = 20_000;
+const HEARD_WITHIN = 5000;
+
+export class Doorbell implements AsyncDisposable {
+  readonly #options: DoorbellOptions;
+  readonly #stop = new AbortController();
+  #served: Promise<void> = Promise.resolve();
+
+  constructor(options: DoorbellOptions) {
+    this.#options = options;
+  }
+
+  /** Listens in the background until it is disposed of; a server that is away is no error of the caller. */
+  start(): void {
+    this.#served = this.#serve();
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.#stop.abort();
+    await this.#served;
+  }
+
+  async #serve(): Promise<void> {
+    const { clock, observe } = this.#options;
+    let reported = false;
+    for (let attempt = 0; !this.#stop.signal.aborted; attempt += 1) {
+      const startedAt = clock.monotonic();
+      try {
+        await this.#listen(() => {
+          if (reported) observe({ kind: 'doorbell_heard' });
+          reported = false;
+        });
+      } catch (error) {
+        if (this.#stop.signal.aborted) return;
+        if (!reported) observe({ kind: 'doorbell_lost', error: describeError(error) });
+        reported = true;
+      }
+      if (clock.monotonic() - startedAt > SELF_TEST_EVERY) attempt = 0;
+      await clock.sleep(Math.min(10_000, 500 * 2 ** Math.min(attempt, 5)) * (0.5 + clock.random() / 2), this.#stop.signal);
+    }
+  }
+
+  /** Listens until it no longer hears itself, or its connection is lost. */
+  async #listen(onHeard: () => void): Promise<void> {
+    const ownChannel = `bgw_self_test_${randomBytes(8).toString('hex')}`;
+    const subscriber = pgListen.default(
+      { ...this.#options.connection, application_name: 'bgw doorbell' } as object,
+      // One attempt: coming back is this class's work, with jitter and without a limit.
+      { native: false, paranoidChecking: false, parse: identity, retryLimit: 1, retryTimeout: 0 },
+    );
+    const failure = new Promise<never>((_resolve, reject) => {
+      subscriber.events.on('error', reject);
+      subscriber.events.on('reconnect', () => reject(new Error('the connection of the doorbell was lost')));
+    });
+    failure.catch(() => undefined);
+    try {
+      await Promise.race([this.#subscribe(subscriber, ownChannel), failure]);
+      while (!this.#stop.signal.aborted) {
+        await Promise.race([this.#hearOneself(subscriber, ownChannel), failure]);
+        onHeard();
+        await Promise.race([this.#options.clock.sleep(SELF_TEST_EVERY, this.#stop.signal), failure]);
+      }
+    } finally {
+      await subscriber.close().catch(() => undefined);
+    }
+  }
+
+  async #subscribe(subscriber: Subscriber, ownChannel: string): Promise<void> {
+    subscriber.notifications.on(CHANNEL, () => this.#options.onRing());
+    // Only the session that listens to this channel notifies it: what arrives names its backend.
+    subscriber.events.once('notification', ({ channel, processId }) => {
+      if (channel === ownChannel) this.#options.onBackend(processId);
+    });
+    await subscriber.connect();
+    await subscriber.listenTo(ownChannel);
+    await subscriber.notify(ownChannel);
+    await subscriber.listenTo(CHANNEL);
+    // Whatever was committed before the LISTEN took effect did not ring here.
+    this.#options.onRing();
+  }
+
+  async #hearOneself(subscriber: Subscriber, ownChannel: string): Promise<void> {
+    const heard = new Promise<true>((resolve) => {
+      subscriber.notifications.once(ownChannel, () => resolve(true));
+    });
+    await subscriber.notify(ownChannel);
+    const inTime = await Promise.race([heard, this.#options.clock.sleep(HEARD_WITHIN).then(() => false)]);
+    if (!inTime) throw new Error('a notification that was sent did not arrive');
+  }
+}
+
+function identity(payload: string): string {
+  return payload;
+}

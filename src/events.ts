@@ -1,0 +1,68 @@
+/** What happened on this node and has not been reported yet: bounded, in order, and it wakes the controller. */
+import type { Clock } from './clock.ts';
+import { lineOf } from './log.ts';
+import type { Observation, Observe } from './observation.ts';
+import type { Event } from './orders.ts';
+
+/** Log lines kept while the server is away, or slower than what workers say (I13). All other events are few: some per worker. */
+const MOST_LINES = 5000;
+/** Events of one report: a batch stays well below a megabyte. */
+const MOST_AT_ONCE = 1000;
+
+type EventWithoutTime = Event extends infer Each ? (Each extends unknown ? Omit<Each, 'at'> : never) : never;
+
+export class EventQueue {
+  readonly #clock: Clock;
+  readonly #wake: () => void;
+  #events: Event[] = [];
+  #lines = 0;
+  #dropped = 0;
+
+  constructor(clock: Clock, wake: () => void) {
+    this.#clock = clock;
+    this.#wake = wake;
+  }
+
+  push(event: EventWithoutTime): void {
+    if (event.kind === 'log' && (this.#lines += 1) > MOST_LINES) {
+      this.#lines -= 1;
+      this.#dropped += 1;
+      return;
+    }
+    this.#events.push({ ...event, at: this.#clock.monotonic() } as Event);
+    this.#wake();
+  }
+
+  /** The line that an observation is worth goes to bgw.log. */
+  readonly observe: Observe = (observation: Observation) => {
+    const line = lineOf(observation);
+    // What is about the node itself stays in its own log: the server may be away, and the operator looks there.
+    if (line?.handle !== undefined || observation.kind === 'library_failed') this.push({ kind: 'log', ...line } as EventWithoutTime);
+  };
+
+  /** The next batch, in order; it stays here until `reported`. */
+  batch(): readonly Event[] {
+    if (this.#dropped > 0) {
+      const message = `${this.#dropped} log lines were dropped: workers said more than the server took`;
+      this.#dropped = 0;
+      this.#events.push({ kind: 'log', severity: 'WARNING', message, at: this.#clock.monotonic() });
+      this.#lines += 1;
+    }
+    return this.#events.slice(0, MOST_AT_ONCE);
+  }
+
+  reported(batch: readonly Event[]): void {
+    this.#events = this.#events.slice(batch.length);
+    this.#lines -= batch.filter((event) => event.kind === 'log').length;
+  }
+
+  /** After the node was fenced: others have settled what these are about. */
+  clear(): void {
+    this.#events = [];
+    this.#lines = 0;
+  }
+
+  get size(): number {
+    return this.#events.length;
+  }
+}

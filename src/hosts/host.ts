@@ -1,0 +1,33 @@
+/**
+ * What runs one process (an attempt of a worker) on this node.  Variants: sql-host.ts (a command on pooled sessions)
+ * and process-host.ts (a TypeScript function in an operating system process).
+ */
+import type { Clock } from '../clock.ts';
+import type { EventQueue } from '../events.ts';
+import type { Observe } from '../observation.ts';
+import type { Exit, SignalOrder, StartOrder } from '../orders.ts';
+import type { Signaller } from '../sessions/cancel.ts';
+
+export interface Host {
+  readonly order: StartOrder;
+  /** Whether it counts against max_worker_processes. */
+  readonly takesSlot: boolean;
+  /** Resolves when the process has ended and its backends are gone. Never rejects. */
+  readonly ended: Promise<Exit>;
+  signal(order: Pick<SignalOrder, 'signal'> & Partial<SignalOrder>): void;
+}
+
+export interface HostContext {
+  clock: Clock;
+  events: EventQueue;
+  observe: Observe;
+  /** Ends statements on the server. */
+  signaller: Signaller;
+  /** Milliseconds between SIGTERM and the end by force. */
+  grace: number;
+}
+
+/** The error of an attempt that somebody terminated, in PostgreSQL's words. */
+export function administratorCommand(name: string): NonNullable<Exit['error']> {
+  return { severity: 'FATAL', code: '57P01', message: `terminating background worker "${name}" due to administrator command` };
+}

@@ -1,0 +1,149 @@
+/**
+ * A TypeScript worker: its function in an operating system process of its own, titled "bgworker: NAME", isolated in a
+ * crash.  PostgreSQL counterpart: StartBackgroundWorker, CleanupBackgroundWorker.  Keeps I8, I11.
+ * Next: src/sdk/main.ts in the forked process.
+ */
+import type { ChildProcess } from 'node:child_process';
+import { createInterface } from 'node:readline';
+import type { Readable } from 'node:stream';
+import type { ClientConfig } from 'pg';
+import { describeError, type ErrorDescription } from '../errors.ts';
+import type { Severity } from '../observation.ts';
+import type { Exit, SignalOrder, StartOrder } from '../orders.ts';
+import { endBackend } from '../sessions/cancel.ts';
+import type { Backend } from '../sessions/session.ts';
+import type { ToController, ToWorker } from '../sdk/channel.ts';
+import { forkWorkerProcess } from './fork.ts';
+import { administratorCommand, type Host, type HostContext } from './host.ts';
+
+export interface ProcessHostOptions {
+  /** URL of the library's module. */
+  library: string;
+  /** Connection of the owner's login. */
+  connection: ClientConfig;
+  /** Registers a backend of the worker, before it runs anything. */
+  register: (pid: number, database: string) => Promise<string>;
+  onClosed: (pid: number) => void;
+}
+
+/** A line of a worker's stdout or stderr that is longer is cut (I13). */
+const LONGEST_LINE = 8192;
+
+export class ProcessHost implements Host {
+  readonly order: StartOrder;
+  readonly takesSlot = true;
+  readonly ended: Promise<Exit>;
+  readonly #options: ProcessHostOptions;
+  readonly #context: HostContext;
+  readonly #child: ChildProcess;
+  readonly #backends = new Map<number, Backend>();
+  #error: ErrorDescription | undefined;
+  #stopped = false;
+  #killTimer: NodeJS.Timeout | undefined;
+
+  constructor(order: StartOrder, options: ProcessHostOptions, context: HostContext) {
+    this.order = order;
+    this.#options = options;
+    this.#context = context;
+    this.#child = forkWorkerProcess();
+    this.ended = this.#main();
+  }
+
+  signal({ signal, settings }: Partial<SignalOrder> & Pick<SignalOrder, 'signal'>): void {
+    // As pg_cancel_backend does: what the worker's session is running ends with 57014.
+    if (signal === 'SIGINT') for (const backend of this.#backends.values()) void this.#context.signaller.cancelBackend(backend);
+    if (signal === 'SIGTERM' && !this.#stopped) {
+      this.#stopped = true;
+      this.#killTimer = setTimeout(() => this.#kill(), this.#context.grace);
+    }
+    this.#send({ kind: 'signal', signal, ...(settings ? { settings } : {}) });
+  }
+
+  async #main(): Promise<Exit> {
+    const exited = this.#watch();
+    const { library, connection } = this.#options;
+    const { handle, name, main_arg: mainArg, function_name: functionName, flags, settings } = this.order;
+    this.#send({
+      kind: 'run', library, connection: { ...connection, database: this.order.database }, name, handle, mainArg, flags, settings, functionName: functionName ?? '',
+    });
+    const { code, error } = await exited;
+    clearTimeout(this.#killTimer);
+    const backend = [...this.#backends.keys()].at(-1);
+    // A killed process leaves its statement running on the server.
+    await Promise.all([...this.#backends.values()].map((left) => endBackend(this.#context.signaller, left, this.#context.clock)));
+    return { exit_code: code, session_pid: backend, error: this.#errorOf(code, error) };
+  }
+
+  async #watch(): Promise<{ code: number | null; error: unknown }> {
+    const child = this.#child;
+    child.on('message', (message: ToController) => void this.#receive(message).catch((error: unknown) => this.#say('WARNING', describeError(error))));
+    this.#copyLines(child.stdout, 'LOG');
+    this.#copyLines(child.stderr, 'WARNING');
+    return new Promise((resolve) => {
+      child.once('error', (error) => resolve({ code: 1, error }));
+      child.once('exit', (code, signal) => resolve({ code, error: signal && `was terminated by signal ${signal}` }));
+    });
+  }
+
+  async #receive(message: ToController): Promise<void> {
+    const { events, observe } = this.#context;
+    const { handle, run_id, name, database } = this.order;
+    switch (message.kind) {
+      case 'started':
+        events.push({ kind: 'started', handle, run_id, os_pid: this.#child.pid });
+        observe({ kind: 'worker_started', handle, name, osPid: this.#child.pid });
+        return;
+      case 'session': {
+        const backendStart = await this.#options.register(message.pid, database);
+        this.#backends.set(message.pid, { pid: message.pid, backendStart });
+        events.push({ kind: 'session', handle, run_id, pid: message.pid, backend_start: backendStart });
+        this.#send({ kind: 'registered', pid: message.pid });
+        return;
+      }
+      case 'session_closed':
+        this.#backends.delete(message.pid);
+        this.#options.onClosed(message.pid);
+        events.push({ kind: 'session', handle, run_id, pid: null, backend_start: null });
+        return;
+      case 'activity':
+        events.push({ kind: 'activity', handle, run_id, state: message.state, query: message.query });
+        return;
+      case 'log':
+        this.#say(message.severity, message.error);
+        return;
+      case 'failed':
+        this.#error = message.error;
+        return;
+      default:
+    }
+  }
+
+  /** Ends the process by force when SIGTERM did not end it in time. */
+  #kill(): void {
+    const { handle, name } = this.order;
+    this.#context.observe({ kind: 'worker_killed', handle, name, reason: 'did not end within its grace after SIGTERM and was killed' });
+    this.#child.kill('SIGKILL');
+  }
+
+  #errorOf(code: number | null, error: unknown): ErrorDescription | undefined {
+    if (code === 0 && !this.#stopped) return undefined;
+    if (this.#stopped) return administratorCommand(this.order.name);
+    if (this.#error) return this.#error;
+    const how = typeof error === 'string' ? error : error instanceof Error ? `could not be started: ${error.message}` : `exited with exit code ${code}`;
+    return { severity: 'ERROR', message: `background worker "${this.order.name}" ${how}` };
+  }
+
+  #copyLines(stream: Readable | null, severity: Severity): void {
+    if (!stream) return;
+    createInterface({ input: stream }).on('line', (text) => this.#say(severity, { severity, message: text.slice(0, LONGEST_LINE) }));
+  }
+
+  #say(severity: string, error: ErrorDescription): void {
+    const { handle, name } = this.order;
+    this.#context.observe({ kind: 'worker_said', severity: severity as Severity, handle, name, error });
+  }
+
+  #send(message: ToWorker): void {
+    if (this.#child.connected) this.#child.send(message);
+  }
+}

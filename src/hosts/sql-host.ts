@@ -1,0 +1,188 @@
+/**
+ * A SQL worker: runs its command on a pooled session; with a nap time it waits on its latch and runs again.
+ * PostgreSQL counterpart: the main loop that every C worker writes for itself.  Keeps I8, I11.
+ * Next: sql/control/report.sql with what this reports.
+ */
+import { backOff } from '../clock.ts';
+import { describeError } from '../errors.ts';
+import type { Severity } from '../observation.ts';
+import type { Exit, SettingValue, SignalOrder, StartOrder } from '../orders.ts';
+import { endStatement } from '../sessions/cancel.ts';
+import type { Pool } from '../sessions/pool.ts';
+import { runAtomic, runSession, type RunResult } from '../sessions/run.ts';
+import type { OnNotice, Session } from '../sessions/session.ts';
+import { administratorCommand, type Host, type HostContext } from './host.ts';
+
+/** A run of a napping worker that is shorter is not shown with its session: two reports for nothing. */
+const WORTH_SHOWING = 100;
+
+export class SqlHost implements Host {
+  readonly order: StartOrder;
+  readonly takesSlot: boolean;
+  readonly ended: Promise<Exit>;
+  readonly #context: HostContext;
+  readonly #pool: Pool;
+  #settings: SettingValue[];
+  #naptime: number | null;
+  #command: string;
+  /** Aborted by SIGTERM. */
+  readonly #stop = new AbortController();
+  /** Aborted when the latch is set: ends the nap. */
+  #latch = new AbortController();
+  /** The run in progress: how to end it. */
+  #running: { cancel: () => void } | undefined;
+  #started = false;
+
+  constructor(order: StartOrder, pool: Pool, context: HostContext) {
+    this.order = order;
+    this.takesSlot = order.naptime === null;
+    this.#context = context;
+    this.#pool = pool;
+    this.#settings = order.settings;
+    this.#naptime = order.naptime;
+    this.#command = order.command ?? '';
+    this.ended = this.#main().catch((error: unknown) => ({ exit_code: 1, error: describeError(error) }));
+  }
+
+  signal({ signal, settings, naptime, command }: Partial<SignalOrder> & Pick<SignalOrder, 'signal'>): void {
+    switch (signal) {
+      case 'SIGHUP':
+        this.#settings = settings ?? this.#settings;
+        if (this.#naptime !== null && naptime) this.#naptime = naptime;
+        this.#command = command ?? this.#command;
+        this.#latch.abort();
+        return;
+      case 'SIGUSR1':
+        this.#latch.abort();
+        return;
+      case 'SIGINT':
+        this.#running?.cancel();
+        return;
+      case 'SIGTERM':
+        this.#stop.abort();
+        this.#latch.abort();
+        this.#running?.cancel();
+        return;
+      default:
+        signal satisfies never;
+    }
+  }
+
+  async #main(): Promise<Exit> {
+    for (;;) {
+      const session = await this.#acquire();
+      if (!session) return { exit_code: 0 };
+      const exit = await this.#runOnce(session);
+      if (exit.exit_code !== 0 || this.#naptime === null) return exit;
+      if (this.#stop.signal.aborted) return { exit_code: 0 };
+      await this.#context.clock.sleep(this.#naptime * 1000, this.#latch.signal);
+      this.#latch = new AbortController();
+      if (this.#stop.signal.aborted) return { exit_code: 0 };
+    }
+  }
+
+  /** A session, or none if the worker is to end. A server that is away for now is waited for: nothing has begun yet. */
+  async #acquire(): Promise<Session | undefined> {
+    const { clock } = this.#context;
+    for (let attempt = 0; !this.#stop.signal.aborted; attempt += 1) {
+      try {
+        const session = await this.#pool.acquire(this.order.database);
+        if (!this.#stop.signal.aborted) return session;
+        void this.#pool.release(session);
+      } catch (error) {
+        if (!isPassing(error)) throw error;
+        await clock.sleep(backOff(attempt, clock), this.#stop.signal);
+      }
+    }
+    return undefined;
+  }
+
+  async #runOnce(session: Session): Promise<Exit> {
+    const hide = this.#show(session);
+    const limit = this.#limit(session);
+    const run = this.order.mode === 'atomic' ? runAtomic : runSession;
+    const running = run(session, { order: this.order, command: this.#command, settings: this.#settings, onNotice: this.#onNotice, final: this.#naptime === null });
+    limit.start(running);
+    const result = await running;
+    this.#running = undefined;
+    const how = await limit.stop();
+    // An error has rolled back, and its backend is idle or gone, before anybody hears of it.
+    const released = this.#pool.release(session);
+    if (result.error) await released;
+    hide();
+    return this.#exitOf(result, how, session);
+  }
+
+  /** Reports the session that the process holds; returns what takes it back. */
+  #show(session: Session): () => void {
+    const { events, observe } = this.#context;
+    const { handle, run_id, name } = this.order;
+    let isShown = false;
+    const show = (): void => {
+      isShown = true;
+      events.push({ kind: 'session', handle, run_id, pid: session.backend.pid, backend_start: session.backend.backendStart });
+    };
+    let timer: NodeJS.Timeout | undefined;
+    if (this.#started) {
+      timer = setTimeout(show, WORTH_SHOWING);
+    } else {
+      this.#started = true;
+      events.push({ kind: 'started', handle, run_id });
+      observe({ kind: 'worker_started', handle, name, pid: session.backend.pid });
+      show();
+    }
+    return () => {
+      clearTimeout(timer);
+      if (isShown && this.#naptime !== null) events.push({ kind: 'session', handle, run_id, pid: null, backend_start: null });
+    };
+  }
+
+  /** What may end a run from outside: a cancel, a SIGTERM, its timeout. */
+  #limit(session: Session): { start: (running: Promise<RunResult>) => void; stop: () => Promise<'expired' | 'ended' | undefined> } {
+    const { signaller, grace } = this.#context;
+    let timer: NodeJS.Timeout | undefined;
+    let ending: Promise<unknown> | undefined;
+    let expired = false;
+    return {
+      start: (running) => {
+        const cancel = (): void => {
+          ending ??= endStatement(signaller, { backend: session.backend, ended: running, grace }).catch(() => running);
+        };
+        this.#running = { cancel };
+        if (this.order.timeout !== null) {
+          timer = setTimeout(() => ((expired = true), cancel()), this.order.timeout * 1000);
+        }
+        if (this.#stop.signal.aborted) cancel();
+      },
+      // Until the cancel was sent the session must not be given to anybody else.
+      stop: async () => {
+        clearTimeout(timer);
+        await ending;
+        return expired ? 'expired' : ending && 'ended';
+      },
+    };
+  }
+
+  #exitOf({ error, commandTag, rows }: RunResult, how: 'expired' | 'ended' | undefined, session: Session): Exit {
+    const result = { command_tag: commandTag, rows, session_pid: session.backend.pid };
+    if (!error) return { exit_code: 0, ...result, done: this.#naptime === null };
+    if (how === 'expired') {
+      const message = `background worker "${this.order.name}" was ended by its timeout of ${this.order.timeout} s`;
+      return { exit_code: 1, ...result, expired: true, error: { severity: 'ERROR', code: '57014', message } };
+    }
+    if (this.#stop.signal.aborted) return { exit_code: 1, ...result, error: administratorCommand(this.order.name) };
+    return { exit_code: 1, ...result, error: describeError(error) };
+  }
+
+  readonly #onNotice: OnNotice = ({ severity, message, code, detail, hint, where, routine }) => {
+    if (severity === 'LOG' && routine?.startsWith('exec_') && routine !== 'exec_stmt_raise') return; // log_statement, log_duration
+    const error = { severity: 'LOG', message: message ?? '', code: code === '00000' ? undefined : code, detail, hint, context: where };
+    this.#context.observe({ kind: 'worker_said', severity: (severity ?? 'LOG') as Severity, handle: this.order.handle, name: this.order.name, error });
+  };
+}
+
+/** Whether a session may be had later: the server is starting, full, or cannot be reached. */
+function isPassing(error: unknown): boolean {
+  const { code } = describeError(error);
+  return code === undefined || /^(57P0[123]|53300|E[A-Z]+|08...)$/.test(code);
+}

@@ -1,0 +1,2 @@
+/** The public surface of the package. */
+export * from './sdk/index.ts';

@@ -1,0 +1,100 @@
+/**
+ * Worker libraries: the ES modules in the directories that the operator has listed.  SQL names one, never a path (A6).
+ * Each is loaded in a process of its own, so that what its init throws or never returns from stays its own problem.
+ * PostgreSQL counterpart: dynamic_library_path, shared_preload_libraries, _PG_init.
+ */
+import { readdir } from 'node:fs/promises';
+import { extname, join, resolve } from 'node:path';
+import { fileURLToPath, pathToFileURL } from 'node:url';
+import { BgwError, describeError } from './errors.ts';
+import { forkWorkerProcess } from './hosts/fork.ts';
+import type { Observe } from './observation.ts';
+import type { SettingMessage, ToController, ToWorker } from './sdk/channel.ts';
+import type { Definitions } from './sdk/library.ts';
+
+/** The directory of the workers that ship. */
+const SHIPPED = fileURLToPath(new URL('workers/', import.meta.url));
+const EXTENSIONS = import.meta.url.endsWith('.ts') ? ['.js', '.mjs', '.ts'] : ['.js', '.mjs'];
+/** An init defines; it has nothing to wait for. */
+const INIT_WITHIN = 15_000;
+
+export interface LibraryOptions {
+  directories: readonly string[];
+  /** Names that the operator wants loaded at start: their static workers are registered. */
+  preload: readonly string[];
+  /** Values that the catalog has for their settings. */
+  settings: readonly SettingMessage[];
+  observe: Observe;
+}
+
+export interface LoadedLibrary extends Definitions {
+  name: string;
+  url: string;
+}
+
+/** Every library that could be loaded; what could not is observed. Errors: 22023 a directory cannot be read, 42704 a library to preload is not there. */
+export async function loadLibraries({ directories, preload, settings, observe }: LibraryOptions): Promise<LoadedLibrary[]> {
+  const files = await findLibraries([SHIPPED, ...directories]);
+  const missing = preload.find((name) => !files.has(name));
+  if (missing !== undefined) {
+    throw new BgwError('42704', {
+      message: `library "${missing}" does not exist`,
+      detail: `Libraries: ${[...files.keys()].join(', ')}.`,
+      hint: 'Name its directory with --library-dir.',
+    });
+  }
+  const loaded = await Promise.all([...files].map(async ([name, url]) => {
+    try {
+      const definitions = await runInitApart({ kind: 'init', library: url, name, preloaded: preload.includes(name), settings: [...settings] });
+      observe({ kind: 'library_loaded', library: name, workers: definitions.workers.length, settings: definitions.settings.length });
+      return [{ name, url, ...definitions }];
+    } catch (error) {
+      observe({ kind: 'library_failed', library: name, error: describeError(error) });
+      return [];
+    }
+  }));
+  return loaded.flat();
+}
+
+/** Name -> URL of the module. A file my-worker.js is the library my_worker; a later directory does not replace an earlier one's. */
+async function findLibraries(directories: readonly string[]): Promise<Map<string, string>> {
+  const found = new Map<string, string>();
+  for (const directory of directories) {
+    for (const file of await list(directory)) {
+      const extension = extname(file);
+      const name = file.slice(0, -extension.length).replaceAll('-', '_');
+      if (!EXTENSIONS.includes(extension) || file.endsWith('.d.ts') || !/^[A-Za-z_][A-Za-z0-9_]*$/.test(name)) continue;
+      if (!found.has(name)) found.set(name, pathToFileURL(join(resolve(directory), file)).href);
+    }
+  }
+  return found;
+}
+
+async function list(directory: string): Promise<string[]> {
+  try {
+    return (await readdir(directory)).sort();
+  } catch (error) {
+    throw new BgwError('22023', { message: `could not read library directory "${directory}": ${describeError(error).message}`, cause: error });
+  }
+}
+
+async function runInitApart(message: ToWorker & { kind: 'init' }): Promise<Definitions> {
+  const child = forkWorkerProcess();
+  const timer = setTimeout(() => child.kill('SIGKILL'), INIT_WITHIN);
+  try {
+    return await new Promise((fulfil, reject) => {
+      child.on('message', (answer: ToController) => {
+        if (answer.kind === 'defined') fulfil(answer);
+        else if (answer.kind === 'failed') reject(new BgwError(answer.error.code ?? 'WK113', answer.error));
+      });
+      child.once('error', reject);
+      child.once('exit', (code, signal) => reject(new BgwError('WK113', { message: signal === 'SIGKILL' ? `init did not return within ${INIT_WITHIN / 1000} s` : `init ended its process with exit code ${code}` })));
+      child.stdout?.resume();
+      child.stderr?.resume();
+      child.send(message);
+    });
+  } finally {
+    clearTimeout(timer);
+    child.kill('SIGKILL');
+  }
+}

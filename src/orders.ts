@@ -1,0 +1,115 @@
+/**
+ * The two unions of the protocol: Order, what a node is told by bgw.take_orders, and Event, what it tells bgw.report.
+ * Handles and run ids are bigint in SQL and strings here: they are names, never numbers.
+ */
+import type { Clock } from './clock.ts';
+import type { ErrorDescription } from './errors.ts';
+import type { Severity } from './observation.ts';
+
+/** A setting as a worker gets it. */
+export interface SettingValue {
+  name: string;
+  vartype: 'bool' | 'integer' | 'real' | 'string' | 'enum';
+  unit: string | null;
+  /** In the base unit, as pg_settings.setting. */
+  setting: string;
+  /** As SHOW prints it. */
+  shown: string;
+}
+
+interface Attempt {
+  handle: string;
+  run_id: string;
+  settings: SettingValue[];
+}
+
+export interface StartOrder extends Attempt {
+  kind: 'start';
+  name: string;
+  database: string;
+  /** JSON as text, so that no number in it loses digits. */
+  main_arg: string | null;
+  command: string | null;
+  mode: 'session' | 'atomic';
+  library_name: string | null;
+  function_name: string | null;
+  flags: string[];
+  /** Seconds; null: once. */
+  naptime: number | null;
+  /** Seconds; null: none. */
+  timeout: number | null;
+}
+
+export type SignalName = 'SIGHUP' | 'SIGINT' | 'SIGTERM' | 'SIGUSR1';
+
+export interface SignalOrder extends Attempt {
+  kind: 'signal';
+  signal: SignalName;
+  /** With SIGHUP: the nap time and command of now. */
+  naptime: number | null;
+  command: string | null;
+}
+
+export type Order = StartOrder | SignalOrder;
+
+/** How an attempt ended. */
+export interface Exit {
+  /** null: killed. */
+  exit_code: number | null;
+  command_tag?: string | undefined;
+  rows?: number | undefined;
+  error?: ErrorDescription | undefined;
+  /** The backend that it ran in. */
+  session_pid?: number | undefined;
+  /** Its work was finished before anybody could end it. */
+  done?: boolean | undefined;
+  /** The controller is stopping. */
+  interrupted?: boolean | undefined;
+  /** Its timeout ended it. */
+  expired?: boolean | undefined;
+}
+
+export type Event = { at: number } & (
+  | { kind: 'started'; handle: string; run_id: string; os_pid?: number | undefined }
+  | { kind: 'session'; handle: string; run_id: string; pid: number | null; backend_start: string | null }
+  | { kind: 'activity'; handle: string; run_id: string; state: string; query: string | null }
+  | { kind: 'log'; handle?: string | undefined; name?: string | undefined; severity: Severity; sqlstate?: string | undefined; message: string; detail?: string | undefined; hint?: string | undefined; context?: string | undefined }
+  | { kind: 'session_closed'; pid: number }
+  | ({ kind: 'exited'; handle: string; run_id: string } & Exit)
+);
+
+interface Answer {
+  orders: (Omit<StartOrder, 'settings'> & { owner: number } | Omit<SignalOrder, 'settings'> & { owner: number })[];
+  settings: Record<string, SettingValue[]>;
+  wake_ms: number;
+}
+
+/** What bgw.take_orders answered: orders, each with the settings of its owner, and in how many milliseconds to look again. */
+export function decodeOrders(text: string): { orders: Order[]; wakeMs: number } {
+  const answer = JSON.parse(text) as Answer;
+  const orders = answer.orders.map(({ owner, ...order }) => ({ ...order, settings: answer.settings[owner] ?? [] }) as Order);
+  return { orders, wakeMs: answer.wake_ms };
+}
+
+/** Events as bgw.report takes them: ages instead of times, since only the clock of the server counts. */
+export function encodeEvents(events: readonly Event[], clock: Clock): string {
+  const now = clock.monotonic();
+  return JSON.stringify(events.map((event) => flatten(event, now)), (_key, value: unknown) => (typeof value === 'string' ? storable(value) : value));
+}
+
+function flatten({ at, ...event }: Event, now: number): Record<string, unknown> {
+  const age = Math.max(0, now - at);
+  if (event.kind !== 'exited') return { ...event, age };
+  const { error, ...exit } = event;
+  return { ...exit, age, sqlstate: error?.code, message: error?.message, detail: error?.detail, hint: error?.hint, context: error?.context };
+}
+
+/** The longest text of a report: a worker that raises 50 MB must not fill the log with it (I13). */
+const LONGEST_TEXT = 8192;
+
+/** What jsonb can hold: no NUL, no half surrogate pair (HARDENING E). */
+function storable(text: string): string {
+  const cut = text.length > LONGEST_TEXT ? `${text.slice(0, LONGEST_TEXT)} [...]` : text;
+  // eslint-disable-next-line no-control-regex -- NUL is exactly what is looked for
+  return cut.replace(/\u0000/g, '\\0').replace(/[\uD800-\uDBFF](?![\uDC00-\uDFFF])|(?<![\uD800-\uDBFF])[\uDC00-\uDFFF]/g, '\uFFFD');
+}

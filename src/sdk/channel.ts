@@ -1,0 +1,71 @@
+/**
+ * What a controller and the process of a TypeScript worker say to each other, over the IPC channel of the fork.
+ * The channel is also the life line: a worker whose controller is gone sees it closed and ends (postmaster death).
+ */
+import type { ErrorDescription } from '../errors.ts';
+
+/** A setting as a worker gets it; the same fields as in an order of the controller. */
+export interface SettingMessage {
+  name: string;
+  vartype: string;
+  setting: string;
+  unit?: string | null;
+}
+
+/** The definition of a setting, by the columns of bgw.setting. */
+export interface SettingDefinition {
+  name: string;
+  vartype: 'bool' | 'integer' | 'real' | 'string' | 'enum';
+  boot_val: string;
+  unit?: string | undefined;
+  min_val?: number | undefined;
+  max_val?: number | undefined;
+  enumvals?: readonly string[] | undefined;
+  context: 'internal' | 'postmaster' | 'sighup';
+  short_desc: string;
+}
+
+/** The definition of a worker, by the columns of bgw.worker. */
+export interface WorkerDefinition {
+  name: string;
+  type?: string | undefined;
+  library_name: string;
+  function_name: string;
+  main_arg?: unknown;
+  flags: readonly string[];
+  start_time: string;
+  /** An interval as text; null: never. */
+  restart_time: string | null;
+  autostart: boolean;
+  max_instances?: number | undefined;
+}
+
+export interface WorkerStart {
+  kind: 'run';
+  /** URL of the library's module. */
+  library: string;
+  functionName: string;
+  name: string;
+  handle: string;
+  /** JSON as text, or null. */
+  mainArg: string | null;
+  flags: string[];
+  settings: SettingMessage[];
+  /** Connection of the owner's login: over this channel only, never in argv or the environment. */
+  connection: Record<string, unknown>;
+}
+
+export type ToWorker =
+  | WorkerStart
+  | { kind: 'init'; library: string; name: string; preloaded: boolean; settings: SettingMessage[] }
+  | { kind: 'signal'; signal: 'SIGHUP' | 'SIGTERM' | 'SIGINT' | 'SIGUSR1'; settings?: SettingMessage[] }
+  | { kind: 'registered'; pid: number };
+
+export type ToController =
+  | { kind: 'defined'; settings: SettingDefinition[]; workers: WorkerDefinition[] }
+  | { kind: 'started' }
+  | { kind: 'session'; pid: number }
+  | { kind: 'session_closed'; pid: number }
+  | { kind: 'activity'; state: string; query: string | null }
+  | { kind: 'log'; severity: string; error: ErrorDescription }
+  | { kind: 'failed'; error: ErrorDescription };

@@ -1,0 +1,173 @@
+/**
+ * defineLibrary: what a library of workers exports.  Its init runs when a controller loads the library, and again in
+ * every process of its workers, so that the settings it defines are at hand there.
+ * PostgreSQL counterpart: _PG_init, DefineCustomXXXVariable, RegisterBackgroundWorker.
+ */
+import { BgwError } from '../errors.ts';
+import type { SettingDefinition, WorkerDefinition } from './channel.ts';
+import type { Worker } from './worker.ts';
+
+/** The function of a worker: it runs until the worker is done. Returning is exit code 0, throwing is exit code 1. */
+export type WorkerFunction = (bgw: Worker, arg: unknown) => Promise<void> | void;
+
+/** A setting that init has defined; `bgw.guc(setting)` reads its value of now. */
+export interface Guc<Value> {
+  readonly name: string;
+  /** What a value looks like; never there at run time. */
+  readonly value?: Value;
+}
+
+/** When workers take over a changed setting: at once, or when the first controller starts. `internal` cannot be changed. */
+export type GucContext = 'internal' | 'postmaster' | 'sighup';
+
+export interface GucOptions<Value> {
+  /** Value while nobody has set another. */
+  boot: Value;
+  /** Default sighup. */
+  context?: GucContext;
+  /** One line, shown in bgw_settings. */
+  description?: string;
+}
+
+export interface NumberGucOptions extends GucOptions<number> {
+  min?: number;
+  max?: number;
+  /** Base unit of boot, min, max and the value: us, ms, s, min, h, d, B, kB, MB, GB or TB. */
+  unit?: string;
+}
+
+export interface EnumGucOptions<Value extends string> extends GucOptions<Value> {
+  options: readonly Value[];
+}
+
+/** What a worker is, when init registers it. */
+export interface WorkerOptions {
+  /** 1 to 63 bytes; what bgw_launch takes and ps shows. */
+  name: string;
+  /** An exported function of the library's module. */
+  function: WorkerFunction;
+  /** What several workers have in common (bgw_type). */
+  type?: string;
+  /** Default ['backend_database_connection']; a worker without it has no sessions. */
+  flags?: readonly 'backend_database_connection'[];
+  /** Default recovery_finished. */
+  startTime?: 'postmaster_start' | 'consistent_state' | 'recovery_finished';
+  /** Seconds after a failure until it starts again; null: never. Default 60. */
+  restartTime?: number | null;
+  /** Argument, unless bgw_launch gives another. */
+  mainArg?: unknown;
+  /** Registered whenever the first controller starts. Default false. */
+  autostart?: boolean;
+  /** How many may be registered at a time. Default: any number; 1 with autostart. */
+  maxInstances?: number;
+}
+
+/** What init is given. */
+export interface Init {
+  /** Whether the operator has listed the library with --preload-library (process_shared_preload_libraries_in_progress). */
+  readonly preloaded: boolean;
+  /** The value of a setting of this library that the catalog has now, or its boot value. */
+  current<Value>(guc: Guc<Value>): Value;
+  defineBoolVariable(name: string, options: GucOptions<boolean>): Guc<boolean>;
+  defineIntVariable(name: string, options: NumberGucOptions): Guc<number>;
+  defineRealVariable(name: string, options: NumberGucOptions): Guc<number>;
+  defineStringVariable(name: string, options: GucOptions<string>): Guc<string>;
+  defineEnumVariable<Value extends string>(name: string, options: EnumGucOptions<Value>): Guc<Value>;
+  registerWorker(options: WorkerOptions): void;
+}
+
+export interface Library {
+  readonly name: string;
+  readonly init: (init: Init) => void;
+}
+
+/**
+ * Names a library and says what it defines. The default export of its module.
+ *
+ * @example
+ * export default defineLibrary('hello', (init) => {
+ *   init.registerWorker({ name: 'hello', function: main, restartTime: 10 });
+ * });
+ * export async function main(bgw: Worker): Promise<void> { bgw.log('hello'); }
+ */
+export function defineLibrary(name: string, init: (init: Init) => void): Library {
+  return { name, init };
+}
+
+/** Runs the init of a library and collects what it defines. Errors: WK111 it is not a library, WK112 a function is not exported. */
+export function runInit(module: Record<string, unknown>, { name, preloaded, values }: InitOptions): Definitions {
+  const library = module['default'] as Partial<Library> | undefined;
+  if (typeof library?.init !== 'function' || library.name !== name) {
+    throw new BgwError('WK111', {
+      message: `module of library "${name}" does not export that library`,
+      hint: `Its default export has to be defineLibrary('${name}', ...).`,
+    });
+  }
+  const settings: SettingDefinition[] = [];
+  const workers: WorkerDefinition[] = [];
+  const define = (definition: SettingDefinition): { name: string } => (settings.push(definition), { name: definition.name });
+  library.init({
+    preloaded,
+    current: (guc) => valueOf(settings, values, guc.name) as never,
+    defineBoolVariable: (guc, options) => define({ ...common(guc, options), vartype: 'bool', boot_val: options.boot ? 'on' : 'off' }),
+    defineIntVariable: (guc, options) => define({ ...common(guc, options), ...range(options), vartype: 'integer' }),
+    defineRealVariable: (guc, options) => define({ ...common(guc, options), ...range(options), vartype: 'real' }),
+    defineStringVariable: (guc, options) => define({ ...common(guc, options), vartype: 'string' }),
+    defineEnumVariable: (guc, options) => define({ ...common(guc, options), vartype: 'enum', enumvals: options.options }),
+    registerWorker: (options) => workers.push(workerOf(options, name, module)),
+  });
+  return { settings, workers };
+}
+
+export interface InitOptions {
+  name: string;
+  preloaded: boolean;
+  values: ReadonlyMap<string, string>;
+}
+
+export interface Definitions {
+  settings: SettingDefinition[];
+  workers: WorkerDefinition[];
+}
+
+/** A setting from its text in the base unit. */
+export function typedValue(vartype: string, setting: string): boolean | number | string {
+  if (vartype === 'bool') return setting === 'on';
+  return vartype === 'integer' || vartype === 'real' ? Number(setting) : setting;
+}
+
+function valueOf(settings: readonly SettingDefinition[], values: ReadonlyMap<string, string>, name: string): unknown {
+  const definition = settings.find((setting) => setting.name === name);
+  return definition && typedValue(definition.vartype, values.get(name) ?? definition.boot_val);
+}
+
+function common(name: string, options: GucOptions<unknown>): Omit<SettingDefinition, 'vartype'> {
+  return { name, boot_val: String(options.boot), context: options.context ?? 'sighup', short_desc: options.description ?? '' };
+}
+
+function range({ unit, min, max }: NumberGucOptions): Pick<SettingDefinition, 'unit' | 'min_val' | 'max_val'> {
+  return { unit, min_val: min, max_val: max };
+}
+
+function workerOf(options: WorkerOptions, libraryName: string, module: Record<string, unknown>): WorkerDefinition {
+  const exported = Object.entries(module).find(([name, value]) => name !== 'default' && value === options.function);
+  if (!exported) {
+    throw new BgwError('WK112', {
+      message: `library "${libraryName}": the function of worker "${options.name}" is not exported`,
+      hint: 'Export it by name: its process has to find it.',
+    });
+  }
+  const { restartTime = 60, autostart = false } = options;
+  return {
+    name: options.name,
+    type: options.type,
+    library_name: libraryName,
+    function_name: exported[0],
+    main_arg: options.mainArg,
+    flags: options.flags ?? ['backend_database_connection'],
+    start_time: options.startTime ?? 'recovery_finished',
+    restart_time: restartTime === null ? null : `${restartTime} s`,
+    autostart,
+    max_instances: options.maxInstances,
+  };
+}

@@ -1,0 +1,178 @@
+/**
+ * What the function of a worker is given: its name, latch, settings, sessions, signals and log.
+ * The correct worker is the short one: mainLoop handles reload, shutdown, the death of the controller and errors.
+ */
+import type { ClientConfig } from 'pg';
+import { BgwError, describeError } from '../errors.ts';
+import type { SettingMessage, ToController } from './channel.ts';
+import { Latch } from './latch.ts';
+import { type Guc, typedValue } from './library.ts';
+import { type Spi, SpiSession } from './spi.ts';
+
+/** The signals that a worker gets, from bgw_signal or from the operating system. */
+export type WorkerSignal = 'SIGHUP' | 'SIGTERM' | 'SIGINT' | 'SIGUSR1';
+
+/** Levels of `bgw.ereport` below ERROR, which is `throw`. */
+export type LogLevel = 'DEBUG' | 'LOG' | 'INFO' | 'NOTICE' | 'WARNING';
+
+/** DETAIL, HINT and SQLSTATE of a log line. */
+export interface LogFields {
+  code?: string;
+  detail?: string;
+  hint?: string;
+}
+
+export interface MainLoopOptions {
+  /** How long to sleep between two runs: milliseconds, or a setting with a unit of time. */
+  naptime: number | Guc<number>;
+}
+
+export interface WorkerContext {
+  name: string;
+  handle: string;
+  flags: readonly string[];
+  settings: readonly SettingMessage[];
+  connection: ClientConfig;
+  send: (message: ToController) => void;
+  /** Registers a backend with the controller, which answers when it may be used. */
+  register: (pid: number) => Promise<void>;
+}
+
+const MILLISECONDS: Record<string, number> = { us: 0.001, ms: 1, s: 1000, min: 60_000, h: 3_600_000, d: 86_400_000 };
+
+export class Worker {
+  /** Name of the worker, as in bgw_stat_activity. */
+  readonly name: string;
+  /** Its handle, as bgw_launch returned it. */
+  readonly handle: string;
+  /** Set by every signal, by a reload and by bgw_set_latch. */
+  readonly latch = new Latch();
+  readonly #context: WorkerContext;
+  readonly #spi: SpiSession;
+  readonly #handlers = new Map<WorkerSignal, (() => void)[]>();
+  readonly #cleanups: (() => Promise<void> | void)[] = [];
+  #settings: Map<string, SettingMessage>;
+  #shutdownRequested = false;
+
+  /** @internal */
+  constructor(context: WorkerContext) {
+    this.name = context.name;
+    this.handle = context.handle;
+    this.#context = context;
+    this.#settings = byName(context.settings);
+    this.#spi = new SpiSession(
+      { ...context.connection, application_name: `bgworker: ${context.name}` },
+      {
+        register: context.register,
+        closed: (pid) => context.send({ kind: 'session_closed', pid }),
+        notice: (message) => this.ereport('NOTICE', message),
+      },
+    );
+  }
+
+  /** Whether SIGTERM has come: finish, and return. */
+  get shutdownRequested(): boolean {
+    return this.#shutdownRequested;
+  }
+
+  /**
+   * Runs `work` again and again, napping on the latch in between, until SIGTERM or the death of the controller.
+   * An ERROR of `work` is logged, its transaction is rolled back, and the loop goes on; a lost connection or a FATAL ends the
+   * worker with exit code 1, so that its restart rule applies.
+   */
+  async mainLoop({ naptime }: MainLoopOptions, work: () => Promise<void>): Promise<void> {
+    while (!this.#shutdownRequested) {
+      try {
+        this.reportActivity('active');
+        await work();
+      } catch (error) {
+        if (this.#shutdownRequested || !isRecoverable(error)) throw error;
+        this.#context.send({ kind: 'log', severity: 'ERROR', error: describeError(error) });
+      }
+      this.reportActivity('idle');
+      if (this.#shutdownRequested || (await this.latch.wait({ timeout: this.#milliseconds(naptime) })) === 'postmaster_death') return;
+    }
+  }
+
+  /**
+   * Runs `work` in a transaction on a session of the worker's owner; committed when it returns, rolled back when it throws.
+   * Inside another `transaction` it is part of that one. Errors: 55000 without the flag backend_database_connection.
+   */
+  async transaction<Result>(work: (spi: Spi) => Promise<Result>): Promise<Result> {
+    if (!this.#context.flags.includes('backend_database_connection')) {
+      throw new BgwError('55000', {
+        message: `worker "${this.name}" has no database connection`,
+        hint: 'Register it with the flag "backend_database_connection".',
+      });
+    }
+    return this.#spi.transaction(work);
+  }
+
+  /** The value of a setting of now, in its base unit. Errors: 42704 there is no such setting. */
+  guc<Value>(setting: Guc<Value> | string): Value {
+    const name = typeof setting === 'string' ? setting : setting.name;
+    const found = this.#settings.get(name);
+    if (!found) throw new BgwError('42704', { message: `unrecognized configuration parameter "${name}"` });
+    return typedValue(found.vartype, found.setting) as Value;
+  }
+
+  /** Calls `handler` when the signal comes, after the default action: SIGTERM asks for the shutdown, SIGHUP takes settings over; all set the latch. */
+  on(signal: WorkerSignal, handler: () => void): void {
+    this.#handlers.set(signal, [...(this.#handlers.get(signal) ?? []), handler]);
+  }
+
+  /** Calls `cleanup` when the worker ends, however it ends, the last one first (before_shmem_exit). */
+  onExit(cleanup: () => Promise<void> | void): void {
+    this.#cleanups.unshift(cleanup);
+  }
+
+  /** Says in bgw_stat_activity what the worker is doing while it holds no session (pgstat_report_activity). */
+  reportActivity(state: 'active' | 'idle', query: string | null = null): void {
+    this.#context.send({ kind: 'activity', state, query });
+  }
+
+  /** Writes a line of level LOG to bgw_log and the controller's log. */
+  log(message: string): void {
+    this.ereport('LOG', message);
+  }
+
+  /** Writes a line of any level below ERROR. */
+  ereport(severity: LogLevel, message: string, { code, detail, hint }: LogFields = {}): void {
+    this.#context.send({ kind: 'log', severity, error: { severity, code, message, detail, hint } });
+  }
+
+  /** @internal A signal has come. */
+  deliver(signal: WorkerSignal, settings?: readonly SettingMessage[]): void {
+    if (signal === 'SIGTERM') this.#shutdownRequested = true;
+    if (settings) this.#settings = byName(settings);
+    for (const handler of this.#handlers.get(signal) ?? []) handler();
+    this.latch.set();
+  }
+
+  /** @internal The controller is gone. */
+  orphan(): void {
+    this.#shutdownRequested = true;
+    this.latch.orphan();
+  }
+
+  /** @internal Runs the cleanups and closes the session. */
+  async finish(): Promise<void> {
+    for (const cleanup of this.#cleanups) await cleanup();
+    await this.#spi.close();
+  }
+
+  #milliseconds(naptime: number | Guc<number>): number {
+    if (typeof naptime === 'number') return naptime;
+    return this.guc(naptime) * (MILLISECONDS[this.#settings.get(naptime.name)?.unit ?? 'ms'] ?? 1);
+  }
+}
+
+function byName(settings: readonly SettingMessage[]): Map<string, SettingMessage> {
+  return new Map(settings.map((setting) => [setting.name, setting]));
+}
+
+/** An ERROR of a statement, or of the worker's own code, leaves a session that can go on; a FATAL or a lost connection does not. */
+function isRecoverable(error: unknown): boolean {
+  const { severity, code } = describeError(error);
+  return severity === 'ERROR' && !/^(57P|08|E[A-Z]{4})/.test(code ?? '') && !/Connection terminated|not queryable/.test(describeError(error).message);
+}

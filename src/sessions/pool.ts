@@ -1,0 +1,171 @@
+/**
+ * Sessions for SQL workers: a pool per database, all of the owner that this node logs in as (identity mode self).
+ * Grows by need, not by demand: beyond its first two sessions it opens another only when none has come back for a
+ * while, so that a thousand short runs at once share a few sessions and a long one delays only itself.
+ */
+import type { ClientConfig } from 'pg';
+import type { Clock } from '../clock.ts';
+import { type RegisterSession, Session } from './session.ts';
+
+export interface PoolOptions {
+  connection: ClientConfig;
+  register: RegisterSession;
+  onClosed: (pid: number) => void;
+  /** How many sessions at most, over all databases. */
+  limit: number;
+  clock: Clock;
+}
+
+/** Waited for by as many as there are sessions: a run of that length is worth a connection of its own. */
+const STALLED_AFTER = 10;
+/** Below this many sessions the pool does not wait for one to come back. */
+const EAGER = 2;
+/** An idle session is closed after this long: backends cost memory, and an idle one can stand in the way of DROP DATABASE. */
+const IDLE_FOR = 30_000;
+
+interface Waiting {
+  database: string;
+  resolve: (session: Session) => void;
+  reject: (error: unknown) => void;
+}
+
+interface Idle {
+  session: Session;
+  timer: NodeJS.Timeout;
+}
+
+export class Pool {
+  readonly #options: PoolOptions;
+  readonly #idle = new Map<string, Idle[]>();
+  readonly #sessions = new Set<Session>();
+  readonly #waiting: Waiting[] = [];
+  #opening = 0;
+  #growTimer: NodeJS.Timeout | undefined;
+  #closing = false;
+
+  constructor(options: PoolOptions) {
+    this.#options = options;
+  }
+
+  /** A session of that database, when there is one; in order of asking. */
+  async acquire(database: string): Promise<Session> {
+    const session = this.#takeIdle(database);
+    if (session) return session;
+    return new Promise((resolve, reject) => {
+      this.#waiting.push({ database, resolve, reject });
+      this.#grow();
+    });
+  }
+
+  /** Gives a session back, reset. It goes to the next who waits. */
+  async release(session: Session): Promise<void> {
+    if (!(await session.reset())) {
+      await this.#discard(session);
+      return;
+    }
+    const next = this.#waiting.findIndex((waiting) => waiting.database === session.database);
+    if (next >= 0) {
+      this.#waiting.splice(next, 1)[0]?.resolve(session);
+      this.#restartGrowTimer();
+    } else if (this.#waiting.length > 0 || this.#closing) {
+      await this.#discard(session);
+    } else {
+      this.#keepIdle(session);
+    }
+  }
+
+  /** Closes what is idle; what is in use is closed when it comes back. Those who wait are refused. */
+  async close(reason: Error): Promise<void> {
+    this.#closing = true;
+    clearTimeout(this.#growTimer);
+    for (const waiting of this.#waiting.splice(0)) waiting.reject(reason);
+    const idle = [...this.#idle.values()].flat();
+    this.#idle.clear();
+    await Promise.all(idle.map(({ session, timer }) => (clearTimeout(timer), this.#discard(session))));
+  }
+
+  #takeIdle(database: string): Session | undefined {
+    const idle = this.#idle.get(database);
+    for (let found = idle?.pop(); found; found = idle?.pop()) {
+      clearTimeout(found.timer);
+      if (found.session.alive) return found.session;
+    }
+    return undefined;
+  }
+
+  #keepIdle(session: Session): void {
+    const timer = setTimeout(() => {
+      const idle = this.#idle.get(session.database) ?? [];
+      this.#idle.set(
+        session.database,
+        idle.filter((other) => other.session !== session),
+      );
+      void this.#discard(session);
+    }, IDLE_FOR);
+    timer.unref();
+    this.#idle.set(session.database, [...(this.#idle.get(session.database) ?? []), { session, timer }]);
+  }
+
+  #size(): number {
+    return this.#sessions.size + this.#opening;
+  }
+
+  #grow(): void {
+    if (this.#waiting.length <= this.#opening) return;
+    if (this.#size() < Math.min(EAGER, this.#options.limit)) void this.#open();
+    else this.#restartGrowTimer();
+  }
+
+  #restartGrowTimer(): void {
+    clearTimeout(this.#growTimer);
+    if (this.#waiting.length === 0 || this.#closing) return;
+    this.#growTimer = setTimeout(() => {
+      const isFull = this.#size() >= this.#options.limit;
+      if (isFull) void this.#dropIdleElsewhere();
+      else if (this.#waiting.length > this.#opening) void this.#open();
+      this.#restartGrowTimer();
+    }, STALLED_AFTER);
+  }
+
+  async #dropIdleElsewhere(): Promise<void> {
+    const idle = [...this.#idle.values()].find((list) => list.length > 0)?.shift();
+    if (!idle) return;
+    clearTimeout(idle.timer);
+    await this.#discard(idle.session);
+  }
+
+  async #open(): Promise<void> {
+    const database = this.#waiting[this.#opening]?.database;
+    if (database === undefined) return;
+    this.#opening += 1;
+    try {
+      const session = await Session.open({ ...this.#options.connection, database }, this.#options.register);
+      this.#sessions.add(session);
+      void session.closed.then(() => this.#forget(session));
+      this.#opening -= 1;
+      this.#handOver(session);
+    } catch (error) {
+      this.#opening -= 1;
+      const index = this.#waiting.findIndex((waiting) => waiting.database === database);
+      if (index >= 0) this.#waiting.splice(index, 1)[0]?.reject(error);
+    }
+  }
+
+  #handOver(session: Session): void {
+    const index = this.#waiting.findIndex((waiting) => waiting.database === session.database);
+    if (index >= 0) this.#waiting.splice(index, 1)[0]?.resolve(session);
+    else if (this.#closing) void this.#discard(session);
+    else this.#keepIdle(session);
+    this.#grow();
+  }
+
+  #forget(session: Session): void {
+    if (!this.#sessions.delete(session)) return;
+    this.#options.onClosed(session.backend.pid);
+    this.#grow();
+  }
+
+  async #discard(session: Session): Promise<void> {
+    await session.close().catch(() => undefined);
+  }
+}

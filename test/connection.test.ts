@@ -1,0 +1,90 @@
+/** Where the database is: URL and libpq's variables, and that TLS is checked unless told otherwise. */
+import { describe, expect, test } from 'vitest';
+import { connectionConfig, describeTarget } from '../src/connection.ts';
+
+describe('a connection', () => {
+  test('is read from a URL, and from PG* where the URL says nothing', () => {
+    const env = { PGUSER: 'someone', PGPASSWORD: 'from env', PGPORT: '1111', DATABASE_URL: 'postgres://ignored/x' };
+    expect(connectionConfig({ url: 'postgresql://db.example:6000/app?connect_timeout=3', env })).toMatchObject({
+      host: 'db.example',
+      port: 6000,
+      user: 'someone',
+      password: 'from env',
+      database: 'app',
+      connectionTimeoutMillis: 3000,
+    });
+  });
+
+  test('is read from DATABASE_URL with encoded parts', () => {
+    const env = {
+      DATABASE_URL: 'postgresql://me:p%40ss%2Fword@localhost/my%20db?sslmode=disable&options=-c%20jit%3Doff',
+    };
+    expect(connectionConfig({ env })).toMatchObject({
+      password: 'p@ss/word',
+      database: 'my db',
+      ssl: false,
+      options: '-c jit=off',
+    });
+  });
+
+  test('may be a socket directory', () => {
+    const fromUrl = connectionConfig({ url: 'postgresql:///app?host=/run/pg', env: {} });
+    expect(fromUrl).toMatchObject({ host: '/run/pg', database: 'app', ssl: false });
+    expect(connectionConfig({ env: { PGHOST: '/run/pg', PGSSLMODE: 'verify-full' } })).toMatchObject({
+      host: '/run/pg',
+      ssl: false,
+    });
+  });
+
+  test('is shown without its password', () => {
+    const show = (url: string): string => describeTarget(connectionConfig({ url, env: {} }));
+    expect(show('postgresql://me:secret@db.example/app')).toBe('me@db.example:5432/app');
+    expect(show('postgresql://me:secret@[::1]:6000/app')).toBe('me@[::1]:6000/app');
+  });
+
+  test.each([
+    ['PGSERVICE', { PGSERVICE: 'main' }, '0A000'],
+    ['a list of hosts', { PGHOST: 'a,b' }, '0A000'],
+    ['a port that is none', { PGPORT: 'x' }, '22023'],
+    ['a URL of something else', { DATABASE_URL: 'https://me:secret@example' }, '22023'],
+    ['a URL that is none', { DATABASE_URL: 'postgresql://me:secret@[/x' }, '22023'],
+    ['an unrecognized sslmode', { PGSSLMODE: 'yes' }, '22023'],
+  ])('refuses %s', (_what, env, code) => {
+    const read = (): unknown => connectionConfig({ env: { PGHOST: 'localhost', ...env } });
+    expect(read).toThrow(expect.objectContaining({ code }));
+    expect(read).not.toThrow(/secret/);
+  });
+});
+
+describe('TLS', () => {
+  const ssl = (url: string, env: NodeJS.ProcessEnv = {}): unknown => connectionConfig({ url, env }).ssl;
+
+  test.each([
+    ['postgresql://localhost/x', false],
+    ['postgresql://127.0.0.1/x', false],
+    ['postgresql://127.0.0.1.example/x', { rejectUnauthorized: true }],
+    ['postgresql://db.example/x', { rejectUnauthorized: true }],
+    ['postgresql://10.0.0.1/x', { rejectUnauthorized: true }],
+    ['postgresql://db.example/x?sslmode=disable', false],
+    ['postgresql://db.example/x?sslmode=require', { rejectUnauthorized: false }],
+    [
+      'postgresql://db.example/x?sslmode=verify-ca',
+      { rejectUnauthorized: true, checkServerIdentity: expect.any(Function) },
+    ],
+    ['postgresql://localhost/x?sslmode=prefer', false],
+    ['postgresql://localhost/x?sslmode=verify-full', { rejectUnauthorized: true }],
+  ])('%s', (url, expected) => {
+    expect(ssl(url)).toEqual(expected);
+  });
+
+  test('takes sslmode from PGSSLMODE where the URL has none', () => {
+    expect(ssl('postgresql://db.example/x', { PGSSLMODE: 'disable' })).toBe(false);
+    expect(ssl('postgresql://db.example/x?sslmode=verify-full', { PGSSLMODE: 'disable' })).toEqual({
+      rejectUnauthorized: true,
+    });
+  });
+
+  test('cannot be left to the network', () => {
+    expect(() => ssl('postgresql://db.example/x?sslmode=prefer')).toThrow('sslmode "prefer" is not supported');
+  });
+});
