@@ -1,5 +1,5 @@
 --! Previous: -
---! Hash: sha1:unset
+--! Hash: sha1:166ce4d06090c1d74fb4ef5661542c9eb4f4c082
 
 -- The catalog: what a worker is (bgw.worker), what is registered now (bgw.process), what has finished
 -- (bgw.run), what they are told (bgw.setting), what they said (bgw.log), and who runs them (bgw.node,

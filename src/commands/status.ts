@@ -1,11 +1,35 @@
-/** `bgw status`: what every worker is doing. */
-import type { ClientConfig } from 'pg';
+/** `bgw status`: the nodes, and what every worker is doing; the views of sql/views, for people without psql. */
+import { setTimeout as sleep } from 'node:timers/promises';
+import type pg from 'pg';
+import { withSession } from './connect.ts';
+import { formatTable } from './result-table.ts';
 
 export interface StatusOptions {
-  connection: ClientConfig;
+  connection: pg.ClientConfig;
   watch: boolean;
 }
 
-export async function showStatus({ connection }: StatusOptions): Promise<void> {
-  await Promise.resolve(connection);
+const NODES = 'SELECT node, login, status, joined_at::timestamptz(0), max_worker_processes FROM public.bgw_nodes ORDER BY node_id';
+const WORKERS = `
+  SELECT handle, name, status, node, coalesce(pid, os_pid) AS pid, state, restarts, next_start::timestamptz(0), waiting_for,
+         left(split_part(last_error, E'\\n', 1), 60) AS last_error
+  FROM public.bgw_stat_activity ORDER BY status = 'stopped', name, handle`;
+const REFRESH_EVERY = 2000;
+const CLEAR_SCREEN = '\u001B[H\u001B[2J';
+
+/** With `watch`, shows it again every two seconds until the process is interrupted. */
+export async function showStatus({ connection, watch }: StatusOptions): Promise<void> {
+  await withSession({ ...connection, application_name: 'bgw status' }, async (client) => {
+    do {
+      const text = (await table(client, NODES)) + (await table(client, WORKERS));
+      process.stdout.write(watch ? `${CLEAR_SCREEN}${new Date().toISOString()}\n\n${text}` : text);
+      if (watch) await sleep(REFRESH_EVERY);
+    } while (watch);
+  });
+}
+
+async function table(client: pg.Client, text: string): Promise<string> {
+  const asText = { getTypeParser: () => (value: string) => value } as pg.CustomTypesConfig;
+  const { fields, rows } = await client.query<(string | null)[]>({ text, rowMode: 'array', types: asText });
+  return formatTable(fields, rows);
 }
