@@ -34,6 +34,8 @@ export interface ControllerOptions {
 
 /** Milliseconds between SIGTERM and the end by force. */
 const GRACE = 5000;
+/** A control session that comes back more often than this is not worth another line. */
+const STABLE_AFTER = 10_000;
 /** Sessions beyond max_worker_processes, so that napping workers get on while long commands fill every slot. */
 const SPARE_SESSIONS = 2;
 
@@ -48,6 +50,9 @@ export class Controller {
   #pool: Pool | undefined;
   #token: NodeToken | undefined;
   #lease: Lease | undefined;
+  /** The outage that is going on, with its attempts to come back. */
+  #outage: { attempts: number } | undefined;
+  #resumedAt = -Infinity;
 
   constructor(options: ControllerOptions) {
     this.#options = options;
@@ -97,30 +102,42 @@ export class Controller {
     const { orders, wakeMs } = await this.#connected().exchange(this.#joined(), events, room);
     this.#lease?.renew(startedAt);
     this.#events.reported(events);
+    this.#endOutage();
     this.#observe({ kind: 'took_orders', orders: orders.length });
     for (const order of orders) this.#roster.obey(order);
     return { wakeMs: this.#events.size > 0 ? 0 : wakeMs };
   }
 
-  /** What went wrong is observed once; then the node comes back, or joins anew if it was taken over. */
+  /** What went wrong is observed once per outage; then the node comes back, or joins anew if it was taken over. */
   async #recover(error: unknown, signal: AbortSignal): Promise<void> {
-    const { clock, nodeName } = this.#options;
+    const { clock } = this.#options;
     const lost = describeError(error);
-    if (lost.code === 'WK001') await this.#afterFencing(lost);
-    else this.#observe({ kind: 'connection_lost', error: lost });
     await this.#catalog?.close().catch(() => undefined);
-    for (let attempt = 0; !signal.aborted; attempt += 1) {
+    if (lost.code === 'WK001') await this.#afterFencing(lost);
+    else if (!this.#outage) this.#observe({ kind: 'connection_lost', error: lost });
+    const outage = (this.#outage ??= { attempts: 0 });
+    for (; !signal.aborted; outage.attempts += 1) {
+      // The first attempt is made at once: most losses are a restart of a connection, not of a server.
+      if (outage.attempts > 0) await clock.sleep(backOff(outage.attempts, clock), signal);
       await this.#guardLease();
       try {
         await this.#connect();
-        this.#observe({ kind: 'node_resumed', node: nodeName, attempts: attempt + 1 });
+        outage.attempts += 1;
         return;
       } catch (again) {
         const described = describeError(again);
         if (described.code === 'WK001') await this.#afterFencing(described);
-        await clock.sleep(backOff(attempt, clock), signal);
       }
     }
+  }
+
+  /** An outage is over when calls are answered again; a connection that keeps dying is one outage, not many. */
+  #endOutage(): void {
+    const { clock, nodeName } = this.#options;
+    if (!this.#outage || clock.monotonic() - this.#resumedAt < STABLE_AFTER) return;
+    this.#observe({ kind: 'node_resumed', node: nodeName, attempts: this.#outage.attempts });
+    this.#outage = undefined;
+    this.#resumedAt = clock.monotonic();
   }
 
   async #connect(): Promise<void> {

@@ -150,6 +150,16 @@ describe('installing', () => {
   });
 });
 
+test('a role that may not install is told what it needs', async ({ empty }) => {
+  const session = await empty.client();
+  await session.query('SET ROLE pg_monitor');
+  await expect(migrate(session, version())).rejects.toMatchObject({
+    code: '42501',
+    message: `permission denied for database ${empty.name}`,
+    hint: expect.stringContaining('may create schemas'),
+  });
+});
+
 describe('upgrading', () => {
   test('skips a sql layer that has not changed', async ({ empty }) => {
     await install(empty);

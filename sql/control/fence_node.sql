@@ -43,20 +43,26 @@ CREATE OR REPLACE FUNCTION bgw.fence_node(dead bigint) RETURNS boolean
 LANGUAGE plpgsql
 AS $$
 DECLARE
-    still_there bigint;
+    left_pid integer;
+    all_gone boolean := true;
 BEGIN
     UPDATE bgw.node SET epoch = epoch + 1, fenced = true WHERE bgw.node.id = dead AND NOT fenced;
-    SELECT count(*) INTO still_there
-    FROM bgw.session JOIN pg_catalog.pg_stat_activity AS live
-      ON live.pid = session.pid AND coalesce(live.backend_start = session.backend_start, true)
-    WHERE session.node_id = dead AND (live.backend_start IS NULL OR pg_catalog.pg_terminate_backend(live.pid) IS NOT NULL);
-    IF still_there > 0 THEN
-        RETURN false;
+    -- In a loop: as part of a query, the planner may call pg_terminate_backend before it has applied the join.
+    FOR left_pid IN
+        SELECT CASE WHEN live.backend_start IS NOT NULL THEN live.pid END
+        FROM bgw.session JOIN pg_catalog.pg_stat_activity AS live
+          ON live.pid = session.pid AND coalesce(live.backend_start = session.backend_start, true)
+        WHERE session.node_id = dead
+    LOOP
+        all_gone := false;
+        PERFORM pg_catalog.pg_terminate_backend(left_pid) WHERE left_pid IS NOT NULL;
+    END LOOP;
+    IF all_gone THEN
+        PERFORM bgw.settle_processes_of(dead);
+        DELETE FROM bgw.session WHERE session.node_id = dead;
+        DELETE FROM bgw.node WHERE bgw.node.id = dead;
     END IF;
-    PERFORM bgw.settle_processes_of(dead);
-    DELETE FROM bgw.session WHERE session.node_id = dead;
-    DELETE FROM bgw.node WHERE bgw.node.id = dead;
-    RETURN true;
+    RETURN all_gone;
 END;
 $$;
 COMMENT ON FUNCTION bgw.fence_node(bigint) IS 'Fences one node.  true: its sessions are gone, its processes settled and its row deleted.  false: not yet; call again.';

@@ -35,10 +35,11 @@ export async function withSession<T>(config: pg.ClientConfig, work: (client: pg.
 
 function couldNotConnect(config: pg.ClientConfig, cause: unknown): BgwError {
   const { code, message, detail, hint } = describeError(cause);
-  return new BgwError(code !== undefined && /^[0-9A-Z]{5}$/.test(code) ? code : '08001', {
+  const isFromServer = code !== undefined && /^[0-9A-Z]{5}$/.test(code);
+  return new BgwError(isFromServer ? code : '08001', {
     message: `could not connect to ${describeTarget(config)}: ${message}`,
     detail,
-    hint: hint ?? 'Name the database with --url, DATABASE_URL or PGHOST; "bgw up" starts a private one.',
+    hint: isFromServer ? hint : 'Name the database with --url, DATABASE_URL or PGHOST; "bgw up" starts a private one.',
     cause,
   });
 }

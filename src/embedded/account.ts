@@ -51,14 +51,17 @@ function account(identity: Identity, directory: string): Account {
   };
 }
 
-/** In a clone under /root, say. The capability lasts for the programs started and gives no other right of root. */
+/**
+ * In a clone under /root, say. The capability lasts for the programs started and gives no other right of root; without
+ * the secure bit access(2), by which the programs look for each other, would disregard it.
+ */
 function reachingEverything(uid: number, gid: number): string[] {
-  const capability = ['--inh-caps=+dac_override', '--ambient-caps=+dac_override'];
+  const capability = ['--inh-caps=+dac_override', '--ambient-caps=+dac_override', '--securebits=+no_setuid_fixup'];
   return ['setpriv', `--reuid=${uid}`, `--regid=${gid}`, '--clear-groups', ...capability, '--'];
 }
 
 async function canReach({ run: execute }: Account, programs: string, stateDir: string): Promise<boolean> {
-  const script = 'cd "$1" && "$2/postgres" --version';
+  const script = 'cd "$1" && [ -x "$2/postgres" ] && "$2/postgres" --version';
   const { code } = await execute('/bin/sh', ['-c', script, 'sh', stateDir, programs]);
   return code === 0;
 }

@@ -3,7 +3,7 @@
  * process id may belong to something else by now, most of all in a container that was started again.
  */
 import { spawnSync } from 'node:child_process';
-import { readFileSync, writeFileSync } from 'node:fs';
+import { existsSync, readFileSync, writeFileSync } from 'node:fs';
 import { realpath } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -19,7 +19,8 @@ export async function runningPort(dataDir: string, urlOf: (port: number) => stri
   const deadline = Date.now() + STARTING_FOR_AT_MOST_MS;
   while (Date.now() < deadline) {
     const file = readPidFile(dataDir);
-    if (file === undefined || !isAlive(file.pid)) return undefined;
+    if (file === undefined) return undefined;
+    if (!isAlive(file.pid)) break;
     const answer = await ask(urlOf(file.port), dataDir);
     if (answer === 'this server') return file.port;
     if (answer === 'not it' && file.status === 'ready') break;
@@ -32,10 +33,16 @@ export async function runningPort(dataDir: string, urlOf: (port: number) => stri
 export function isAlive(pid: number): boolean {
   try {
     process.kill(pid, 0);
-    return true;
+    return !isZombie(pid);
   } catch (error) {
     return (error as NodeJS.ErrnoException).code === 'EPERM';
   }
+}
+
+/** A container without an init process keeps the entries of killed orphans for ever. */
+function isZombie(pid: number): boolean {
+  const stat = `/proc/${pid}/stat`;
+  return existsSync(stat) && /\) Z /.test(readFileSync(stat, 'utf8'));
 }
 
 /** Lines of the file: process id, data directory, start time, port, socket directory, address, shared memory, status. */
@@ -63,8 +70,8 @@ async function ask(url: string, dataDir: string): Promise<'this server' | 'not y
 }
 
 /**
- * The process of the file is not a server, but PostgreSQL would take it for one and refuse to start. Only the process
- * id is replaced, by one that has just ended: by the rest of the file PostgreSQL sees whether sessions of the dead
+ * The process of the file is not a server, but PostgreSQL may take it for one (a zombie, or a stranger that has the
+ * number now) and refuse to start. Only the process id is replaced, by one that has just ended: by the rest of the file PostgreSQL sees whether sessions of the dead
  * server still use its shared memory.
  */
 function forgetProcess(dataDir: string): void {
