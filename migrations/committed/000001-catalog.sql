@@ -1,5 +1,5 @@
 --! Previous: -
---! Hash: sha1:166ce4d06090c1d74fb4ef5661542c9eb4f4c082
+--! Hash: sha1:8c08d4409c89c0c8f01bfd3e3e1e313b93c4cc9f
 
 -- The catalog: what a worker is (bgw.worker), what is registered now (bgw.process), what has finished
 -- (bgw.run), what they are told (bgw.setting), what they said (bgw.log), and who runs them (bgw.node,
@@ -58,6 +58,7 @@ CREATE TABLE bgw.worker (
     max_instances integer,
     autostart boolean NOT NULL DEFAULT false,
     enabled boolean NOT NULL DEFAULT true,
+    unregistered boolean NOT NULL DEFAULT false,
     created_at timestamptz NOT NULL DEFAULT now(),
     CONSTRAINT name_is_unique_per_owner UNIQUE (owner, name),
     CONSTRAINT name_has_1_to_63_bytes CHECK (octet_length(name) BETWEEN 1 AND 63),
@@ -88,6 +89,7 @@ COMMENT ON COLUMN bgw.worker.timeout IS 'How long one run of the command may tak
 COMMENT ON COLUMN bgw.worker.max_instances IS 'How many processes of this worker may be registered at a time.  NULL: any number.';
 COMMENT ON COLUMN bgw.worker.autostart IS 'Registered whenever the first node joins, as a worker of shared_preload_libraries is.';
 COMMENT ON COLUMN bgw.worker.enabled IS 'A worker that is not enabled is not started.';
+COMMENT ON COLUMN bgw.worker.unregistered IS 'bgw_unregister was called; keep_house deletes the row.  Users have no DELETE: it would let them LOCK the table, and so stop every node.';
 
 -- Instances -----------------------------------------------------------------------------------------
 
@@ -305,8 +307,8 @@ CREATE TRIGGER worker_is_checked BEFORE INSERT OR UPDATE ON bgw.worker FOR EACH 
 
 CREATE FUNCTION bgw.autostart_worker_row() RETURNS trigger LANGUAGE plpgsql AS
 $$ BEGIN PERFORM bgw.autostart(NEW.id); RETURN NULL; END $$;
-CREATE TRIGGER worker_is_autostarted AFTER INSERT OR UPDATE OF autostart, enabled ON bgw.worker
-    FOR EACH ROW WHEN (NEW.autostart AND NEW.enabled) EXECUTE FUNCTION bgw.autostart_worker_row();
+CREATE TRIGGER worker_is_autostarted AFTER INSERT OR UPDATE OF autostart, enabled, unregistered ON bgw.worker
+    FOR EACH ROW WHEN (NEW.autostart AND NEW.enabled AND NOT NEW.unregistered) EXECUTE FUNCTION bgw.autostart_worker_row();
 
 CREATE FUNCTION bgw.fill_process_row() RETURNS trigger LANGUAGE plpgsql AS
 $$ BEGIN NEW := bgw.fill_process(NEW); RETURN NEW; END $$;
@@ -335,10 +337,10 @@ GRANT SELECT (id, name, lease_until, fenced, login, libraries, max_worker_proces
 GRANT SELECT (pid, backend_start) ON bgw.session TO PUBLIC;
 
 GRANT INSERT (name, type, flags, start_time, restart_time, command, library_name, function_name, main_arg, database, naptime, mode, timeout, max_instances, autostart, enabled),
-      UPDATE (name, type, flags, start_time, restart_time, command, library_name, function_name, main_arg, database, naptime, mode, timeout, max_instances, autostart, enabled),
-      DELETE ON bgw.worker TO PUBLIC;
+      UPDATE (name, type, flags, start_time, restart_time, command, library_name, function_name, main_arg, database, naptime, mode, timeout, max_instances, autostart, enabled, unregistered)
+      ON bgw.worker TO PUBLIC;
 GRANT INSERT (worker_id, name, command, database, mode, timeout, main_arg) ON bgw.process TO PUBLIC;
 GRANT INSERT (process_id, signal) ON bgw.signal TO PUBLIC;
 GRANT INSERT (name, vartype, unit, min_val, max_val, enumvals, boot_val, context, short_desc),
-      UPDATE (vartype, unit, min_val, max_val, enumvals, boot_val, context, short_desc, setting, pending, changed_at),
-      DELETE ON bgw.setting TO PUBLIC;
+      UPDATE (vartype, unit, min_val, max_val, enumvals, boot_val, context, short_desc, setting, pending, changed_at)
+      ON bgw.setting TO PUBLIC;

@@ -38,16 +38,10 @@ DECLARE
 BEGIN
     worker.owner := bgw.current_owner();
     worker.name := bgw_launch_sql.name;
-    worker.command := bgw_launch_sql.command;
-    worker.mode := bgw_launch_sql.mode;
-    worker.database := bgw_launch_sql.database;
-    worker.timeout := bgw_launch_sql.timeout;
-    worker.flags := '{backend_database_connection}';
     worker.enabled := true;
-    PERFORM bgw.check_worker(worker);
     PERFORM bgw.check_launch(worker);
     INSERT INTO bgw.process (name, command, mode, database, timeout, main_arg)
-    VALUES (worker.name, worker.command, worker.mode, worker.database, worker.timeout, bgw_launch_sql.main_arg)
+    VALUES (bgw_launch_sql.name, bgw_launch_sql.command, bgw_launch_sql.mode, bgw_launch_sql.database, bgw_launch_sql.timeout, bgw_launch_sql.main_arg)
     RETURNING process.id INTO handle;
     PERFORM bgw.ring();
     RETURN handle;
@@ -100,7 +94,15 @@ AS $$
 DECLARE
     worker bgw.worker;
 BEGIN
-    IF process.worker_id IS NOT NULL THEN
+    IF process.worker_id IS NULL THEN
+        worker.name := process.name;
+        worker.command := process.command;
+        worker.mode := process.mode;
+        worker.database := process.database;
+        worker.timeout := process.timeout;
+        worker.flags := '{backend_database_connection}';
+        PERFORM bgw.check_worker(worker);
+    ELSE
         SELECT * INTO worker FROM bgw.worker WHERE id = process.worker_id;
         process.owner := worker.owner;
         process.name := worker.name;
@@ -109,7 +111,7 @@ BEGIN
     RETURN process;
 END;
 $$;
-COMMENT ON FUNCTION bgw.fill_process(bgw.process) IS 'What a new instance takes from its worker.  Called by the trigger process_is_filled.';
+COMMENT ON FUNCTION bgw.fill_process(bgw.process) IS 'What a new instance takes from its worker; without one, its command is checked as that of a worker.  Called by the trigger process_is_filled.';
 
 CREATE OR REPLACE FUNCTION bgw.autostart(worker_id bigint) RETURNS void
 LANGUAGE plpgsql

@@ -40,8 +40,9 @@ BEGIN
         type = EXCLUDED.type, flags = EXCLUDED.flags, start_time = EXCLUDED.start_time, restart_time = EXCLUDED.restart_time,
         command = EXCLUDED.command, library_name = EXCLUDED.library_name, function_name = EXCLUDED.function_name,
         main_arg = EXCLUDED.main_arg, database = EXCLUDED.database, naptime = EXCLUDED.naptime, mode = EXCLUDED.mode,
-        timeout = EXCLUDED.timeout, max_instances = EXCLUDED.max_instances, autostart = EXCLUDED.autostart, enabled = EXCLUDED.enabled
-    WHERE (worker.type, worker.flags, worker.start_time, worker.restart_time, worker.command, worker.library_name, worker.function_name,
+        timeout = EXCLUDED.timeout, max_instances = EXCLUDED.max_instances, autostart = EXCLUDED.autostart, enabled = EXCLUDED.enabled,
+        unregistered = false
+    WHERE worker.unregistered OR (worker.type, worker.flags, worker.start_time, worker.restart_time, worker.command, worker.library_name, worker.function_name,
            worker.main_arg, worker.database, worker.naptime, worker.mode, worker.timeout, worker.max_instances, worker.autostart, worker.enabled)
           IS DISTINCT FROM
           (EXCLUDED.type, EXCLUDED.flags, EXCLUDED.start_time, EXCLUDED.restart_time, EXCLUDED.command, EXCLUDED.library_name, EXCLUDED.function_name,
@@ -78,7 +79,7 @@ DECLARE
     definition bgw.worker := bgw.find_worker(worker_name);
 BEGIN
     PERFORM bgw.request(process.id, 'SIGTERM') FROM bgw.process WHERE process.worker_id = definition.id;
-    DELETE FROM bgw.worker WHERE worker.id = definition.id;
+    UPDATE bgw.worker SET unregistered = true WHERE worker.id = definition.id;
     RETURN true;
 END;
 $$;
@@ -94,13 +95,13 @@ DECLARE
     owners text[];
 BEGIN
     SELECT * INTO found_worker FROM bgw.worker
-    WHERE worker.name = worker_name AND worker.owner = bgw.current_owner();
+    WHERE worker.name = worker_name AND worker.owner = bgw.current_owner() AND NOT worker.unregistered;
     IF found_worker.id IS NOT NULL THEN
         RETURN found_worker;
     END IF;
 
     SELECT pg_catalog.array_agg(pg_catalog.pg_get_userbyid(worker.owner) ORDER BY worker.id) INTO owners
-    FROM bgw.worker WHERE worker.name = worker_name;
+    FROM bgw.worker WHERE worker.name = worker_name AND NOT worker.unregistered;
     IF owners IS NULL THEN
         RAISE EXCEPTION USING ERRCODE = 'undefined_object',
             MESSAGE = pg_catalog.format('worker "%s" does not exist', worker_name),
@@ -111,7 +112,7 @@ BEGIN
             DETAIL = pg_catalog.format('Owners: %s.', pg_catalog.array_to_string(owners, ', ')),
             HINT = 'Become the owner with SET ROLE first, or use the handle.';
     END IF;
-    SELECT * INTO found_worker FROM bgw.worker WHERE worker.name = worker_name;
+    SELECT * INTO found_worker FROM bgw.worker WHERE worker.name = worker_name AND NOT worker.unregistered;
     RETURN found_worker;
 END;
 $$;
@@ -124,9 +125,9 @@ AS $$
     SELECT coalesce(
         (SELECT pg_catalog.format('Perhaps you meant worker "%s".', worker.name)
          FROM bgw.worker
-         WHERE pg_catalog.lower(worker.name) = pg_catalog.lower(worker_name)
-            OR pg_catalog.translate(worker.name, '_- ', '') = pg_catalog.translate(worker_name, '_- ', '')
-            OR pg_catalog.strpos(worker.name, worker_name) > 0 OR pg_catalog.strpos(worker_name, worker.name) > 0
+         WHERE NOT worker.unregistered AND (
+            pg_catalog.translate(pg_catalog.lower(worker.name), '_- ', '') = pg_catalog.translate(pg_catalog.lower(worker_name), '_- ', '')
+            OR pg_catalog.strpos(worker.name, worker_name) > 0 OR pg_catalog.strpos(worker_name, worker.name) > 0)
          ORDER BY pg_catalog.abs(pg_catalog.length(worker.name) - pg_catalog.length(worker_name)), worker.name LIMIT 1),
         'Define it with bgw_register.  SELECT name FROM bgw_stat_activity lists the workers you can see.')
 $$;

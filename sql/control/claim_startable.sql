@@ -11,7 +11,7 @@ AS $$
         WHERE process.run_id IS NULL AND process.stop_requested_at IS NULL AND process.takes_slot = slots
           AND (process.next_start IS NULL OR process.next_start <= bgw.now())
           AND process.owner = (claim_startable.node).login
-          AND (worker.enabled OR process.command IS NOT NULL)
+          AND (worker.enabled AND NOT worker.unregistered OR process.command IS NOT NULL)
           AND (worker.library_name IS NULL OR worker.library_name = ANY ((claim_startable.node).libraries))
           AND (worker.naptime IS NULL OR bgw.nap_of(worker) IS NOT NULL)
           AND (coalesce(worker.database, process.database) IS NULL OR NOT bgw.lacks_database(bgw.database_of(coalesce(worker.database, process.database), process.owner)))
@@ -39,9 +39,9 @@ CREATE OR REPLACE FUNCTION bgw.settle_stopped() RETURNS void
 LANGUAGE sql
 AS $$
     SELECT bgw.settle_exits(coalesce(pg_catalog.jsonb_agg(pg_catalog.jsonb_build_object(
-        'handle', stopped.id, 'run_id', NULL, 'sqlstate', '57P01', 'message', 'terminated before it started') ORDER BY stopped.id), '[]'))
+        'handle', stopped.id, 'interrupted', true, 'sqlstate', '57P01', 'message', 'terminated before it started') ORDER BY stopped.id), '[]'))
     FROM (SELECT process.id FROM bgw.process
-          WHERE process.run_id IS NULL AND (process.stop_requested_at IS NOT NULL OR process.command IS NULL AND NOT EXISTS (SELECT FROM bgw.worker WHERE worker.id = process.worker_id))
+          WHERE process.run_id IS NULL AND (process.stop_requested_at IS NOT NULL OR process.command IS NULL AND NOT EXISTS (SELECT FROM bgw.worker WHERE worker.id = process.worker_id AND NOT worker.unregistered))
           ORDER BY process.id FOR NO KEY UPDATE OF process SKIP LOCKED) AS stopped
 $$;
 COMMENT ON FUNCTION bgw.settle_stopped() IS 'Unregisters what was terminated, or whose worker was unregistered, before a node claimed it.';

@@ -8,30 +8,35 @@ AS $$
 BEGIN
     UPDATE bgw.duty SET due_at = bgw.now() + interval '1 min'
     WHERE duty.name = (SELECT due.name FROM bgw.duty AS due WHERE due.name = 'keep_house' AND due.due_at <= bgw.now() FOR UPDATE SKIP LOCKED);
-    IF NOT FOUND THEN
-        RETURN;
+    IF FOUND THEN
+        PERFORM bgw.partition_history(bgw.now()::date);
+        PERFORM bgw.trim();
     END IF;
-    PERFORM bgw.partition_history(bgw.now()::date);
-    DELETE FROM bgw.run USING (
-        SELECT run.finished_at, run.id, pg_catalog.row_number() OVER (PARTITION BY run.worker_id ORDER BY run.finished_at DESC, run.id DESC) AS age
-        FROM bgw.run WHERE run.worker_id IS NOT NULL) AS ranked
-    WHERE ranked.age > 1000 AND run.finished_at = ranked.finished_at AND run.id = ranked.id;
-    DELETE FROM bgw.signal WHERE NOT EXISTS (SELECT FROM bgw.process WHERE process.id = signal.process_id);
-    DELETE FROM bgw.log WHERE log.id <= (SELECT max(newest.id) - 10000 FROM bgw.log AS newest);
-EXCEPTION WHEN lock_not_available OR deadlock_detected THEN
-    RETURN;
 END;
 $$;
 COMMENT ON FUNCTION bgw.keep_house() IS 'Once a minute: bounds the history and the log.  Does nothing when it is not due.';
 
+CREATE OR REPLACE FUNCTION bgw.trim() RETURNS void
+LANGUAGE sql
+AS $$
+    DELETE FROM bgw.run USING (
+        SELECT run.finished_at, run.id, pg_catalog.row_number() OVER (PARTITION BY run.worker_id ORDER BY run.finished_at DESC, run.id DESC) AS age
+        FROM bgw.run WHERE run.worker_id IS NOT NULL) AS ranked
+    WHERE ranked.age > 1000 AND run.finished_at = ranked.finished_at AND run.id = ranked.id;
+    DELETE FROM bgw.log WHERE log.id <= (SELECT max(newest.id) - 10000 FROM bgw.log AS newest);
+    DELETE FROM bgw.signal WHERE NOT EXISTS (SELECT FROM bgw.process WHERE process.id = signal.process_id);
+    DELETE FROM bgw.worker WHERE worker.unregistered AND NOT EXISTS (SELECT FROM bgw.process WHERE process.worker_id = worker.id);
+$$;
+COMMENT ON FUNCTION bgw.trim() IS 'Deletes what is beyond the bounds: runs of a worker, log lines, signals without a process, unregistered workers.';
+
 CREATE OR REPLACE FUNCTION bgw.partition_history(today date) RETURNS void
 LANGUAGE plpgsql
+SET lock_timeout = '100ms'
 AS $$
 DECLARE
     day date;
     old_partition regclass;
 BEGIN
-    PERFORM pg_catalog.set_config('lock_timeout', '100ms', true);
     FOREACH day IN ARRAY ARRAY[today, today + 1, today + 2] LOOP
         IF pg_catalog.to_regclass(pg_catalog.format('bgw.run_%s', pg_catalog.to_char(day, 'YYYYMMDD'))) IS NULL
            AND NOT EXISTS (SELECT FROM bgw.run_default WHERE finished_at >= day AND finished_at < day + 1) THEN
@@ -46,6 +51,8 @@ BEGIN
         EXECUTE pg_catalog.format('DROP TABLE %s', old_partition);
     END LOOP;
     DELETE FROM bgw.run_default WHERE finished_at < today - 7;
+EXCEPTION WHEN lock_not_available OR deadlock_detected THEN
+    RETURN;  -- Somebody is reading; in a minute it is tried again, and until then the default partition takes what comes.
 END;
 $$;
 COMMENT ON FUNCTION bgw.partition_history(date) IS 'Makes the partitions of today and the next two days, and drops those older than seven days.';

@@ -21,7 +21,7 @@ BEGIN
         FROM pg_catalog.jsonb_to_recordset(exits) AS ending (handle bigint, run_id bigint, exit_code integer, command_tag text, rows bigint, sqlstate text,
              message text, detail text, hint text, context text, age double precision, session_pid integer, done boolean, interrupted boolean, lost boolean, expired boolean)
         JOIN bgw.process ON process.id = ending.handle AND process.run_id IS NOT DISTINCT FROM ending.run_id
-        LEFT JOIN bgw.worker ON worker.id = process.worker_id
+        LEFT JOIN bgw.worker ON worker.id = process.worker_id AND NOT worker.unregistered
         ORDER BY process.id FOR UPDATE OF process
     ), recorded AS (
         INSERT INTO bgw.run (id, process_id, worker_id, name, owner, node, pid, os_pid, status, exit_code, command_tag, rows, sqlstate, message, detail,

@@ -11,8 +11,8 @@ DECLARE
     orders jsonb;
 BEGIN
     PERFORM bgw.keep_house();
-    PERFORM bgw.settle_stopped();
     orders := bgw.deliver_signals(node.id);
+    PERFORM bgw.settle_stopped();
     IF room >= 0 THEN
         -- Napping workers take no slot; 500 at a time keep one turn short.
         orders := orders || bgw.claim_startable(node, false, 500) || bgw.claim_startable(node, true, room);

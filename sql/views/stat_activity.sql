@@ -25,7 +25,7 @@ AS $$
            bgw.own_settings(worker.owner, worker.name, worker.library_name)
     FROM bgw.worker
     LEFT JOIN LATERAL (SELECT * FROM bgw.run WHERE run.worker_id = worker.id ORDER BY run.finished_at DESC LIMIT 1) AS last_run ON true
-    WHERE NOT EXISTS (SELECT FROM bgw.process WHERE process.worker_id = worker.id)
+    WHERE NOT worker.unregistered AND NOT EXISTS (SELECT FROM bgw.process WHERE process.worker_id = worker.id)
 $$;
 COMMENT ON FUNCTION bgw.stat_workers() IS 'The part of bgw_stat_activity that core lacks, as the reader may see it.';
 
