@@ -27,12 +27,16 @@ export interface NodeDescription {
 /** A control call that takes longer is stuck: on a lock, or on a server that does not answer. */
 const STATEMENT_TIMEOUT = 10_000;
 
-/** What a role or database default must not change for the control session. */
+/**
+ * What a role or database default must not change for the control session.  Every statement of sql/control looks up a
+ * bounded batch by an index; a plan that was cached while the queue was empty must do so as well when it is long.
+ */
 const CONTROL_SETTINGS = `
   SELECT pg_catalog.set_config(name, wanted.setting, false)
   FROM (VALUES ('search_path', ''), ('statement_timeout', '10s'), ('lock_timeout', '5s'), ('idle_session_timeout', '0'),
                ('idle_in_transaction_session_timeout', '10s'), ('default_transaction_read_only', 'off'), ('tcp_user_timeout', '10s'),
-               ('default_transaction_isolation', 'read committed'), ('jit', 'off')) AS wanted (name, setting)
+               ('default_transaction_isolation', 'read committed'), ('jit', 'off'),
+               ('enable_seqscan', 'off'), ('enable_hashjoin', 'off'), ('enable_mergejoin', 'off'), ('plan_cache_mode', 'force_generic_plan')) AS wanted (name, setting)
   JOIN pg_catalog.pg_settings USING (name)`;
 
 const EXCHANGE = `

@@ -147,6 +147,18 @@ test('a server that a killed process has left over is used, and stopped', async 
   expect(existsSync(join(stateDir, 'data', 'postmaster.pid'))).toBe(false);
 });
 
+test('a server that does not let us in is left as it is', async ({ start, stateDir }) => {
+  const { url } = await start();
+  const passwordFile = join(stateDir, 'password');
+  const password = readFileSync(passwordFile, 'utf8');
+  const pidFile = readFileSync(join(stateDir, 'data', 'postmaster.pid'), 'utf8');
+  writeFileSync(passwordFile, 'another');
+  await expect(start()).rejects.toMatchObject({ code: '55000', detail: expect.stringContaining('password') });
+  writeFileSync(passwordFile, password);
+  expect(readFileSync(join(stateDir, 'data', 'postmaster.pid'), 'utf8')).toBe(pidFile);
+  expect(await ask(url, '1')).toBe(1);
+});
+
 test('a running server is found by its directory, a stopped one is not', async ({ start, stateDir }) => {
   expect(findEmbedded(stateDir)).toBeUndefined();
   const server = await start();

@@ -1,5 +1,5 @@
 --! Previous: -
---! Hash: sha1:8c08d4409c89c0c8f01bfd3e3e1e313b93c4cc9f
+--! Hash: sha1:ed2d0eafe49dfa406594e37957af17fcc67e6c0e
 
 -- The catalog: what a worker is (bgw.worker), what is registered now (bgw.process), what has finished
 -- (bgw.run), what they are told (bgw.setting), what they said (bgw.log), and who runs them (bgw.node,
@@ -130,7 +130,9 @@ CREATE TABLE bgw.process (
     CONSTRAINT mode_is_known CHECK (mode IN ('session', 'atomic')),
     CONSTRAINT not_both_worker_and_command CHECK (worker_id IS NULL OR command IS NULL)
 ) WITH (fillfactor = 60, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 200, autovacuum_analyze_scale_factor = 0, autovacuum_analyze_threshold = 500);
-CREATE INDEX process_is_waiting ON bgw.process (next_start) WHERE run_id IS NULL;
+CREATE INDEX process_is_waiting ON bgw.process (id) WHERE run_id IS NULL;
+CREATE INDEX process_waits_until ON bgw.process (next_start) WHERE run_id IS NULL AND next_start IS NOT NULL;
+CREATE INDEX process_is_stopped ON bgw.process (id) WHERE run_id IS NULL AND (stop_requested_at IS NOT NULL OR command IS NULL);
 CREATE INDEX process_of_worker ON bgw.process (worker_id);
 CREATE INDEX process_of_node ON bgw.process (node_id);
 CREATE INDEX process_has_name ON bgw.process (name);

@@ -4,21 +4,24 @@
 -- Next: the order goes to src/hosts/sql-host.ts or src/hosts/process-host.ts, which report to sql/control/report.sql.
 
 CREATE OR REPLACE FUNCTION bgw.claim_startable(node bgw.node, slots boolean, room integer) RETURNS jsonb
-LANGUAGE sql
+LANGUAGE plpgsql
 AS $$
+DECLARE
+    orders jsonb;
+BEGIN
     WITH startable AS MATERIALIZED (
         SELECT process.id FROM bgw.process LEFT JOIN bgw.worker ON worker.id = process.worker_id
         WHERE process.run_id IS NULL AND process.stop_requested_at IS NULL AND process.takes_slot = slots
           AND (process.next_start IS NULL OR process.next_start <= bgw.now())
-          AND process.owner = (claim_startable.node).login
+          AND process.owner = node.login
           AND (worker.enabled AND NOT worker.unregistered OR process.command IS NOT NULL)
-          AND (worker.library_name IS NULL OR worker.library_name = ANY ((claim_startable.node).libraries))
+          AND (worker.library_name IS NULL OR worker.library_name = ANY (node.libraries))
           AND (worker.naptime IS NULL OR bgw.nap_of(worker) IS NOT NULL)
           AND (coalesce(worker.database, process.database) IS NULL OR NOT bgw.lacks_database(bgw.database_of(coalesce(worker.database, process.database), process.owner)))
         ORDER BY process.id LIMIT greatest(room, 0)
         FOR NO KEY UPDATE OF process SKIP LOCKED
     ), claimed AS (
-        UPDATE bgw.process SET node_id = (claim_startable.node).id, epoch = (claim_startable.node).epoch, run_id = pg_catalog.nextval('bgw.run_id'),
+        UPDATE bgw.process SET node_id = node.id, epoch = node.epoch, run_id = pg_catalog.nextval('bgw.run_id'),
             claimed_at = bgw.now(), next_start = NULL
         FROM startable WHERE process.id = startable.id
         RETURNING process.*
@@ -28,21 +31,26 @@ AS $$
         'database', bgw.database_of(coalesce(worker.database, claimed.database), claimed.owner), 'main_arg', claimed.main_arg::text,
         'command', coalesce(worker.command, claimed.command), 'mode', coalesce(worker.mode, claimed.mode),
         'library_name', worker.library_name, 'function_name', worker.function_name, 'flags', worker.flags,
-        'naptime', pg_catalog.date_part('epoch', bgw.nap_of(worker)), 'timeout', pg_catalog.date_part('epoch', coalesce(worker.timeout, claimed.timeout))) ORDER BY claimed.id), '[]')
-    FROM claimed LEFT JOIN bgw.worker ON worker.id = claimed.worker_id
+        'naptime', pg_catalog.date_part('epoch', bgw.nap_of(worker)), 'timeout', pg_catalog.date_part('epoch', coalesce(worker.timeout, claimed.timeout))) ORDER BY claimed.id), '[]') INTO orders
+    FROM claimed LEFT JOIN bgw.worker ON worker.id = claimed.worker_id;
+    RETURN orders;
+END;
 $$;
 COMMENT ON FUNCTION bgw.claim_startable(bgw.node, boolean, integer) IS
 'Claims what this node can start now and returns its start orders.  slots: whether to claim what takes a slot, or what naps between its runs.
 room: how many at most.';
 
 CREATE OR REPLACE FUNCTION bgw.settle_stopped() RETURNS void
-LANGUAGE sql
+LANGUAGE plpgsql
 AS $$
-    SELECT bgw.settle_exits(coalesce(pg_catalog.jsonb_agg(pg_catalog.jsonb_build_object(
+BEGIN
+    PERFORM bgw.settle_exits(coalesce(pg_catalog.jsonb_agg(pg_catalog.jsonb_build_object(
         'handle', stopped.id, 'interrupted', true, 'sqlstate', '57P01', 'message', 'terminated before it started') ORDER BY stopped.id), '[]'))
     FROM (SELECT process.id FROM bgw.process
-          WHERE process.run_id IS NULL AND (process.stop_requested_at IS NOT NULL OR process.command IS NULL AND NOT EXISTS (SELECT FROM bgw.worker WHERE worker.id = process.worker_id AND NOT worker.unregistered))
-          ORDER BY process.id FOR NO KEY UPDATE OF process SKIP LOCKED) AS stopped
+          WHERE process.run_id IS NULL AND (process.stop_requested_at IS NOT NULL OR process.command IS NULL)
+            AND (process.stop_requested_at IS NOT NULL OR NOT EXISTS (SELECT FROM bgw.worker WHERE worker.id = process.worker_id AND NOT worker.unregistered))
+          ORDER BY process.id FOR NO KEY UPDATE OF process SKIP LOCKED) AS stopped;
+END;
 $$;
 COMMENT ON FUNCTION bgw.settle_stopped() IS 'Unregisters what was terminated, or whose worker was unregistered, before a node claimed it.';
 

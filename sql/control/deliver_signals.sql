@@ -3,8 +3,15 @@
 -- Next: src/hosts/host.ts.
 
 CREATE OR REPLACE FUNCTION bgw.deliver_signals(node_id bigint) RETURNS jsonb
-LANGUAGE sql
+LANGUAGE plpgsql
 AS $$
+DECLARE
+    orders jsonb;
+BEGIN
+    -- Nearly always there is nothing: say so without looking at any process.
+    IF NOT EXISTS (SELECT FROM bgw.signal) THEN
+        RETURN '[]';
+    END IF;
     WITH taken AS MATERIALIZED (
         DELETE FROM bgw.signal USING bgw.process
         WHERE process.id = signal.process_id AND (process.node_id = deliver_signals.node_id OR process.run_id IS NULL)
@@ -22,9 +29,11 @@ AS $$
     -- The same signal twice is one, as with kill.
     SELECT coalesce(pg_catalog.jsonb_agg(pg_catalog.jsonb_build_object(
         'kind', 'signal', 'handle', process.id::text, 'run_id', process.run_id::text, 'owner', process.owner::bigint, 'signal', sent.signal,
-        'naptime', pg_catalog.date_part('epoch', bgw.nap_of(worker)), 'command', worker.command) ORDER BY process.id, sent.signal), '[]')
+        'naptime', pg_catalog.date_part('epoch', bgw.nap_of(worker)), 'command', worker.command) ORDER BY process.id, sent.signal), '[]') INTO orders
     FROM (SELECT DISTINCT taken.process_id, CASE taken.signal WHEN 'RESTART' THEN 'SIGTERM' ELSE taken.signal END AS signal FROM taken) AS sent
     JOIN bgw.process ON process.id = sent.process_id AND process.run_id IS NOT NULL
-    LEFT JOIN bgw.worker ON worker.id = process.worker_id
+    LEFT JOIN bgw.worker ON worker.id = process.worker_id;
+    RETURN orders;
+END;
 $$;
 COMMENT ON FUNCTION bgw.deliver_signals(bigint) IS 'Takes the signals for the processes of a node and returns them as orders; SIGHUP brings the nap time and command of now.';

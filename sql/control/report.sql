@@ -46,8 +46,9 @@ COMMENT ON FUNCTION bgw.report(bigint, integer, jsonb) IS
 exited, log, session_closed.  Errors: WK001 the node was fenced.';
 
 CREATE OR REPLACE FUNCTION bgw.log_events(node_name text, events jsonb) RETURNS void
-LANGUAGE sql
+LANGUAGE plpgsql
 AS $$
+BEGIN
     INSERT INTO bgw.log (logged_at, node, process_id, name, owner, severity, sqlstate, message, detail, hint, context)
     SELECT bgw.now() - event.age * interval '1 ms', node_name, event.handle, coalesce(process.name, event.name), coalesce(process.owner, bgw.current_owner()),
            event.severity, event.sqlstate, event.message, event.detail, event.hint, event.context
@@ -55,6 +56,7 @@ AS $$
          AS (kind text, handle bigint, name text, age double precision, severity text, sqlstate text, message text, detail text, hint text, context text)) WITH ORDINALITY
          AS event (kind, handle, name, age, severity, sqlstate, message, detail, hint, context, number)
     LEFT JOIN bgw.process ON process.id = event.handle
-    WHERE event.kind = 'log' ORDER BY event.number
+    WHERE event.kind = 'log' ORDER BY event.number;
+END;
 $$;
 COMMENT ON FUNCTION bgw.log_events(text, jsonb) IS 'The log lines among the events of a report -> bgw.log.';

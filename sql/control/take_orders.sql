@@ -28,18 +28,22 @@ COMMENT ON FUNCTION bgw.take_orders(bigint, integer, integer) IS
 room: how many more processes that take a slot it can start at once; negative: none at all, it is stopping.  Errors: WK001 the node was fenced.';
 
 CREATE OR REPLACE FUNCTION bgw.settings_for(orders jsonb) RETURNS jsonb
-LANGUAGE sql STABLE
+LANGUAGE plpgsql STABLE
 AS $$
-    SELECT coalesce(pg_catalog.jsonb_object_agg(owners.owner, bgw.settings_of(owners.owner::oid)), '{}')
-    FROM (SELECT DISTINCT given.value ->> 'owner' AS owner FROM pg_catalog.jsonb_array_elements(orders) AS given) AS owners
+BEGIN
+    RETURN (SELECT coalesce(pg_catalog.jsonb_object_agg(owners.owner, bgw.settings_of(owners.owner::oid)), '{}')
+            FROM (SELECT DISTINCT given.value ->> 'owner' AS owner FROM pg_catalog.jsonb_array_elements(orders) AS given) AS owners);
+END;
 $$;
 COMMENT ON FUNCTION bgw.settings_for(jsonb) IS 'The settings of every owner that these orders name.';
 
 CREATE OR REPLACE FUNCTION bgw.next_wakeup_ms() RETURNS integer
-LANGUAGE sql
+LANGUAGE plpgsql
 AS $$
+BEGIN
     -- Two seconds: the longest that a lost notification may delay anything (I10).  0 would spin on what other nodes hold locked.
-    SELECT least(2000, greatest(1, pg_catalog.ceil(pg_catalog.date_part('epoch', coalesce(min(process.next_start), bgw.now() + interval '2 s') - bgw.now()) * 1000)))::integer
-    FROM bgw.process WHERE process.run_id IS NULL AND process.next_start > bgw.now()
+    RETURN (SELECT least(2000, greatest(1, pg_catalog.ceil(pg_catalog.date_part('epoch', coalesce(min(process.next_start), bgw.now() + interval '2 s') - bgw.now()) * 1000)))
+            FROM bgw.process WHERE process.run_id IS NULL AND process.next_start IS NOT NULL AND process.next_start > bgw.now());
+END;
 $$;
 COMMENT ON FUNCTION bgw.next_wakeup_ms() IS 'In how many milliseconds a node has to look again: at the next restart time, at the latest in two seconds.';

@@ -8,6 +8,7 @@ import { realpath } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import pg from 'pg';
+import { BgwError, describeError } from '../errors.ts';
 
 /** A server that has not opened its port after this time is not starting: it replays at most what we wrote ourselves. */
 const STARTING_FOR_AT_MOST_MS = 30_000;
@@ -63,7 +64,16 @@ async function ask(url: string, dataDir: string): Promise<'this server' | 'not y
     const { rows } = await client.query<{ directory: string }>(`SELECT current_setting('data_directory') AS directory`);
     return rows[0]?.directory === (await realpath(dataDir)) ? 'this server' : 'not it';
   } catch (error) {
-    return (error as { code?: string }).code === CANNOT_CONNECT_NOW ? 'not yet' : 'not it';
+    const { code, message } = describeError(error);
+    if (code === CANNOT_CONNECT_NOW) return 'not yet';
+    if (code === 'ECONNREFUSED') return 'not it';
+    // Most likely our server after all, with another password or without a free connection: leave its file alone.
+    throw new BgwError('55000', {
+      message: 'cannot use the private server that is running',
+      detail: `${dataDir}: ${message}.`,
+      hint: 'Stop that server, or give the user postgres the password in the file beside its data.',
+      cause: error,
+    });
   } finally {
     await client.end().catch(() => undefined);
   }
@@ -71,8 +81,8 @@ async function ask(url: string, dataDir: string): Promise<'this server' | 'not y
 
 /**
  * The process of the file is not a server, but PostgreSQL may take it for one (a zombie, or a stranger that has the
- * number now) and refuse to start. Only the process id is replaced, by one that has just ended: by the rest of the file PostgreSQL sees whether sessions of the dead
- * server still use its shared memory.
+ * number now) and refuse to start. Only the process id is replaced, by one that has just ended: by the rest of the file
+ * PostgreSQL sees whether sessions of the dead server still use its shared memory.
  */
 function forgetProcess(dataDir: string): void {
   const path = join(dataDir, 'postmaster.pid');
