@@ -58,7 +58,13 @@ export class Catalog implements Signaller {
 
   /** Opens the control session. Errors: WK203 behind a pooler, WK303 no schema, 25006 a standby. */
   static async connect(connection: pg.ClientConfig, clock: Clock): Promise<Catalog> {
-    const client = new pg.Client({ ...connection, keepAlive: true, application_name: 'bgw control', connectionTimeoutMillis: 10_000, query_timeout: STATEMENT_TIMEOUT + 5000 });
+    const client = new pg.Client({
+      ...connection,
+      keepAlive: true,
+      application_name: 'bgw control',
+      connectionTimeoutMillis: 10_000,
+      query_timeout: STATEMENT_TIMEOUT + 5000,
+    });
     client.on('error', () => undefined); // the query in flight, or the next one, says so
     await client.connect();
     try {
@@ -75,7 +81,10 @@ export class Catalog implements Signaller {
   }
 
   async join({ name, libraries, maxWorkerProcesses }: NodeDescription): Promise<NodeToken & { leaseMs: number }> {
-    const row = await this.#row<{ node_id: string; epoch: number; lease_ms: number }>('SELECT * FROM bgw.join_node($1, $2, $3)', [name, libraries, maxWorkerProcesses]);
+    const row = await this.#row<{ node_id: string; epoch: number; lease_ms: number }>(
+      'SELECT * FROM bgw.join_node($1, $2, $3)',
+      [name, libraries, maxWorkerProcesses],
+    );
     return { nodeId: row.node_id, epoch: row.epoch, leaseMs: row.lease_ms };
   }
 
@@ -101,7 +110,11 @@ export class Catalog implements Signaller {
   }
 
   /** Says what happened and takes the next orders, in one round trip and one transaction. */
-  async exchange({ nodeId, epoch }: NodeToken, events: readonly Event[], room: number): Promise<{ orders: Order[]; wakeMs: number }> {
+  async exchange(
+    { nodeId, epoch }: NodeToken,
+    events: readonly Event[],
+    room: number,
+  ): Promise<{ orders: Order[]; wakeMs: number }> {
     const { rows } = await this.#client.query<{ answer: string }>({
       name: 'exchange',
       text: EXCHANGE,
@@ -112,7 +125,10 @@ export class Catalog implements Signaller {
 
   /** Registers a session of this node, before it runs any user text. Returns its start time. */
   async registerSession({ nodeId, epoch }: NodeToken, pid: number, database: string): Promise<string> {
-    const row = await this.#row<{ started: string }>('SELECT bgw.register_session($1, $2, $3, $4)::pg_catalog.text AS started', [nodeId, epoch, pid, database]);
+    const row = await this.#row<{ started: string }>(
+      'SELECT bgw.register_session($1, $2, $3, $4)::pg_catalog.text AS started',
+      [nodeId, epoch, pid, database],
+    );
     return row.started;
   }
 
@@ -164,11 +180,15 @@ function checkServer(client: pg.Client, server: Server | undefined): number {
     });
   }
   if (server.version < 130_000) {
-    throw new BgwError('0A000', { message: 'PostgreSQL 13 or later is required', detail: `The server is ${Math.floor(server.version / 10_000)}.` });
+    throw new BgwError('0A000', {
+      message: 'PostgreSQL 13 or later is required',
+      detail: `The server is ${Math.floor(server.version / 10_000)}.`,
+    });
   }
   if (!server.migrated) {
     throw new BgwError('WK303', { message: 'pg-bgworker is not installed in this database', hint: 'Run: bgw migrate' });
   }
-  if (server.standby) throw new BgwError('25006', { message: 'the server is a standby', hint: 'Point the controller at the primary.' });
+  if (server.standby)
+    throw new BgwError('25006', { message: 'the server is a standby', hint: 'Point the controller at the primary.' });
   return server.version;
 }

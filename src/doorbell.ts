@@ -17,7 +17,7 @@ export interface DoorbellOptions {
   observe: Observe;
   onRing: () => void;
   /** The backend that listens, so that it can be registered as a session of this node. */
-  onBackend: (pid: number) => void;
+  onBackend: (pid: number) => Promise<unknown>;
 }
 
 const CHANNEL = 'bgw';
@@ -60,7 +60,10 @@ export class Doorbell implements AsyncDisposable {
         reported = true;
       }
       if (clock.monotonic() - startedAt > SELF_TEST_EVERY) attempt = 0;
-      await clock.sleep(Math.min(10_000, 500 * 2 ** Math.min(attempt, 5)) * (0.5 + clock.random() / 2), this.#stop.signal);
+      await clock.sleep(
+        Math.min(10_000, 500 * 2 ** Math.min(attempt, 5)) * (0.5 + clock.random() / 2),
+        this.#stop.signal,
+      );
     }
   }
 
@@ -68,7 +71,7 @@ export class Doorbell implements AsyncDisposable {
   async #listen(onHeard: () => void): Promise<void> {
     const ownChannel = `bgw_self_test_${randomBytes(8).toString('hex')}`;
     const subscriber = pgListen.default(
-      { ...this.#options.connection, application_name: 'bgw doorbell' } as object,
+      { ...this.#options.connection, application_name: 'bgw doorbell' },
       // One attempt: coming back is this class's work, with jitter and without a limit.
       { native: false, paranoidChecking: false, parse: identity, retryLimit: 1, retryTimeout: 0 },
     );
@@ -93,7 +96,7 @@ export class Doorbell implements AsyncDisposable {
     subscriber.notifications.on(CHANNEL, () => this.#options.onRing());
     // Only the session that listens to this channel notifies it: what arrives names its backend.
     subscriber.events.once('notification', ({ channel, processId }) => {
-      if (channel === ownChannel) this.#options.onBackend(processId);
+      if (channel === ownChannel) void this.#options.onBackend(processId).catch(() => undefined);
     });
     await subscriber.connect();
     await subscriber.listenTo(ownChannel);

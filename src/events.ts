@@ -1,5 +1,6 @@
 /** What happened on this node and has not been reported yet: bounded, in order, and it wakes the controller. */
 import type { Clock } from './clock.ts';
+import { describeError } from './errors.ts';
 import { lineOf } from './log.ts';
 import type { Observation, Observe } from './observation.ts';
 import type { Event } from './orders.ts';
@@ -17,6 +18,7 @@ export class EventQueue {
   #events: Event[] = [];
   #lines = 0;
   #dropped = 0;
+  #atOnce = MOST_AT_ONCE;
 
   constructor(clock: Clock, wake: () => void) {
     this.#clock = clock;
@@ -29,7 +31,7 @@ export class EventQueue {
       this.#dropped += 1;
       return;
     }
-    this.#events.push({ ...event, at: this.#clock.monotonic() } as Event);
+    this.#events.push({ ...event, at: this.#clock.monotonic() });
     this.#wake();
   }
 
@@ -37,7 +39,8 @@ export class EventQueue {
   readonly observe: Observe = (observation: Observation) => {
     const line = lineOf(observation);
     // What is about the node itself stays in its own log: the server may be away, and the operator looks there.
-    if (line?.handle !== undefined || observation.kind === 'library_failed') this.push({ kind: 'log', ...line } as EventWithoutTime);
+    if (line?.handle !== undefined || observation.kind === 'library_failed')
+      this.push({ kind: 'log', ...line } as EventWithoutTime);
   };
 
   /** The next batch, in order; it stays here until `reported`. */
@@ -48,12 +51,27 @@ export class EventQueue {
       this.#events.push({ kind: 'log', severity: 'WARNING', message, at: this.#clock.monotonic() });
       this.#lines += 1;
     }
-    return this.#events.slice(0, MOST_AT_ONCE);
+    return this.#events.slice(0, this.#atOnce);
   }
 
   reported(batch: readonly Event[]): void {
     this.#events = this.#events.slice(batch.length);
     this.#lines -= batch.filter((event) => event.kind === 'log').length;
+    this.#atOnce = Math.min(MOST_AT_ONCE, this.#atOnce * 2);
+  }
+
+  /** The server refused a batch as invalid: what follows is sent one by one, and what is still refused is dropped. */
+  refused(error: unknown, observe: Observe): void {
+    if (!/^2[23]/.test(describeError(error).code ?? '')) return;
+    if (this.#atOnce === 1) {
+      observe({
+        kind: 'unexpected_error',
+        during: `reporting "${this.#events[0]?.kind}"`,
+        error: describeError(error),
+      });
+      this.reported(this.#events.slice(0, 1));
+    }
+    this.#atOnce = 1;
   }
 
   /** After the node was fenced: others have settled what these are about. */

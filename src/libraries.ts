@@ -33,7 +33,12 @@ export interface LoadedLibrary extends Definitions {
 }
 
 /** Every library that could be loaded; what could not is observed. Errors: 22023 a directory cannot be read, 42704 a library to preload is not there. */
-export async function loadLibraries({ directories, preload, settings, observe }: LibraryOptions): Promise<LoadedLibrary[]> {
+export async function loadLibraries({
+  directories,
+  preload,
+  settings,
+  observe,
+}: LibraryOptions): Promise<LoadedLibrary[]> {
   const files = await findLibraries([SHIPPED, ...directories]);
   const missing = preload.find((name) => !files.has(name));
   if (missing !== undefined) {
@@ -43,16 +48,29 @@ export async function loadLibraries({ directories, preload, settings, observe }:
       hint: 'Name its directory with --library-dir.',
     });
   }
-  const loaded = await Promise.all([...files].map(async ([name, url]) => {
-    try {
-      const definitions = await runInitApart({ kind: 'init', library: url, name, preloaded: preload.includes(name), settings: [...settings] });
-      observe({ kind: 'library_loaded', library: name, workers: definitions.workers.length, settings: definitions.settings.length });
-      return [{ name, url, ...definitions }];
-    } catch (error) {
-      observe({ kind: 'library_failed', library: name, error: describeError(error) });
-      return [];
-    }
-  }));
+  const loaded = await Promise.all(
+    [...files].map(async ([name, url]) => {
+      try {
+        const definitions = await runInitApart({
+          kind: 'init',
+          library: url,
+          name,
+          preloaded: preload.includes(name),
+          settings: [...settings],
+        });
+        observe({
+          kind: 'library_loaded',
+          library: name,
+          workers: definitions.workers.length,
+          settings: definitions.settings.length,
+        });
+        return [{ name, url, ...definitions }];
+      } catch (error) {
+        observe({ kind: 'library_failed', library: name, error: describeError(error) });
+        return [];
+      }
+    }),
+  );
   return loaded.flat();
 }
 
@@ -72,9 +90,12 @@ async function findLibraries(directories: readonly string[]): Promise<Map<string
 
 async function list(directory: string): Promise<string[]> {
   try {
-    return (await readdir(directory)).sort();
+    return (await readdir(directory)).toSorted();
   } catch (error) {
-    throw new BgwError('22023', { message: `could not read library directory "${directory}": ${describeError(error).message}`, cause: error });
+    throw new BgwError('22023', {
+      message: `could not read library directory "${directory}": ${describeError(error).message}`,
+      cause: error,
+    });
   }
 }
 
@@ -88,7 +109,16 @@ async function runInitApart(message: ToWorker & { kind: 'init' }): Promise<Defin
         else if (answer.kind === 'failed') reject(new BgwError(answer.error.code ?? 'WK113', answer.error));
       });
       child.once('error', reject);
-      child.once('exit', (code, signal) => reject(new BgwError('WK113', { message: signal === 'SIGKILL' ? `init did not return within ${INIT_WITHIN / 1000} s` : `init ended its process with exit code ${code}` })));
+      child.once('exit', (code, signal) =>
+        reject(
+          new BgwError('WK113', {
+            message:
+              signal === 'SIGKILL'
+                ? `init did not return within ${INIT_WITHIN / 1000} s`
+                : `init ended its process with exit code ${code}`,
+          }),
+        ),
+      );
       child.stdout?.resume();
       child.stderr?.resume();
       child.send(message);

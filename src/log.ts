@@ -40,7 +40,11 @@ export function lineOf(observation: Observation): LogLine | undefined {
     case 'library_loaded':
       return line('LOG', `loaded library "${observation.library}"`);
     case 'library_failed':
-      return line('ERROR', `could not load library "${observation.library}": ${observation.error.message}`, observation.error);
+      return line(
+        'ERROR',
+        `could not load library "${observation.library}": ${observation.error.message}`,
+        observation.error,
+      );
     case 'worker_signalled':
     case 'worker_started':
     case 'took_orders':
@@ -48,7 +52,10 @@ export function lineOf(observation: Observation): LogLine | undefined {
     case 'worker_exited':
       return exitLine(observation);
     case 'worker_killed':
-      return { ...line('WARNING', `background worker "${observation.name}" ${observation.reason}`), ...subject(observation) };
+      return {
+        ...line('WARNING', `background worker "${observation.name}" ${observation.reason}`),
+        ...subject(observation),
+      };
     case 'worker_said':
       return { ...line(observation.severity, observation.error.message, observation.error), ...subject(observation) };
     case 'unexpected_error':
@@ -68,7 +75,10 @@ export function logTo(logger: Logger): Observe {
     }
     const { message, ...fields } = found;
     const isError = found.severity === 'ERROR' || found.severity === 'FATAL' || found.severity === 'PANIC';
-    logger[isError ? 'error' : found.severity === 'WARNING' ? 'warn' : found.severity === 'DEBUG' ? 'debug' : 'info'](fields, message);
+    logger[isError ? 'error' : found.severity === 'WARNING' ? 'warn' : found.severity === 'DEBUG' ? 'debug' : 'info'](
+      fields,
+      message,
+    );
   };
 }
 
@@ -82,5 +92,12 @@ function subject({ handle, name }: { handle: string; name: string }): Pick<LogLi
 }
 
 function line(severity: Severity, message: string, error?: ErrorDescription): LogLine {
-  return { severity, message, sqlstate: error?.code, detail: error?.detail, hint: error?.hint, context: error?.context };
+  return {
+    severity,
+    message,
+    sqlstate: error?.code,
+    detail: error?.detail,
+    hint: error?.hint,
+    context: error?.context,
+  };
 }

@@ -13,7 +13,7 @@ export interface Subject {
 }
 
 export type Observation =
-  | { kind: 'node_joined'; node: string; nodeId: string; epoch: number; server: string }
+  | { kind: 'node_joined'; node: string; nodeId: string; epoch: number }
   | { kind: 'node_resumed'; node: string; attempts: number }
   | { kind: 'node_fenced'; node: string; error: ErrorDescription }
   | { kind: 'node_left'; node: string }

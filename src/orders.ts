@@ -73,13 +73,23 @@ export type Event = { at: number } & (
   | { kind: 'started'; handle: string; run_id: string; os_pid?: number | undefined }
   | { kind: 'session'; handle: string; run_id: string; pid: number | null; backend_start: string | null }
   | { kind: 'activity'; handle: string; run_id: string; state: string; query: string | null }
-  | { kind: 'log'; handle?: string | undefined; name?: string | undefined; severity: Severity; sqlstate?: string | undefined; message: string; detail?: string | undefined; hint?: string | undefined; context?: string | undefined }
+  | {
+      kind: 'log';
+      handle?: string | undefined;
+      name?: string | undefined;
+      severity: Severity;
+      sqlstate?: string | undefined;
+      message: string;
+      detail?: string | undefined;
+      hint?: string | undefined;
+      context?: string | undefined;
+    }
   | { kind: 'session_closed'; pid: number }
   | ({ kind: 'exited'; handle: string; run_id: string } & Exit)
 );
 
 interface Answer {
-  orders: (Omit<StartOrder, 'settings'> & { owner: number } | Omit<SignalOrder, 'settings'> & { owner: number })[];
+  orders: ((Omit<StartOrder, 'settings'> & { owner: number }) | (Omit<SignalOrder, 'settings'> & { owner: number }))[];
   settings: Record<string, SettingValue[]>;
   wake_ms: number;
 }
@@ -87,21 +97,32 @@ interface Answer {
 /** What bgw.take_orders answered: orders, each with the settings of its owner, and in how many milliseconds to look again. */
 export function decodeOrders(text: string): { orders: Order[]; wakeMs: number } {
   const answer = JSON.parse(text) as Answer;
-  const orders = answer.orders.map(({ owner, ...order }) => ({ ...order, settings: answer.settings[owner] ?? [] }) as Order);
+  const orders = answer.orders.map(({ owner, ...order }) => ({ ...order, settings: answer.settings[owner] ?? [] }));
   return { orders, wakeMs: answer.wake_ms };
 }
 
 /** Events as bgw.report takes them: ages instead of times, since only the clock of the server counts. */
 export function encodeEvents(events: readonly Event[], clock: Clock): string {
   const now = clock.monotonic();
-  return JSON.stringify(events.map((event) => flatten(event, now)), (_key, value: unknown) => (typeof value === 'string' ? storable(value) : value));
+  return JSON.stringify(
+    events.map((event) => flatten(event, now)),
+    (_key, value: unknown) => (typeof value === 'string' ? storable(value) : value),
+  );
 }
 
 function flatten({ at, ...event }: Event, now: number): Record<string, unknown> {
   const age = Math.max(0, now - at);
   if (event.kind !== 'exited') return { ...event, age };
   const { error, ...exit } = event;
-  return { ...exit, age, sqlstate: error?.code, message: error?.message, detail: error?.detail, hint: error?.hint, context: error?.context };
+  return {
+    ...exit,
+    age,
+    sqlstate: error?.code,
+    message: error?.message,
+    detail: error?.detail,
+    hint: error?.hint,
+    context: error?.context,
+  };
 }
 
 /** The longest text of a report: a worker that raises 50 MB must not fill the log with it (I13). */
@@ -110,6 +131,5 @@ const LONGEST_TEXT = 8192;
 /** What jsonb can hold: no NUL, no half surrogate pair (HARDENING E). */
 function storable(text: string): string {
   const cut = text.length > LONGEST_TEXT ? `${text.slice(0, LONGEST_TEXT)} [...]` : text;
-  // eslint-disable-next-line no-control-regex -- NUL is exactly what is looked for
-  return cut.replace(/\u0000/g, '\\0').replace(/[\uD800-\uDBFF](?![\uDC00-\uDFFF])|(?<![\uD800-\uDBFF])[\uDC00-\uDFFF]/g, '\uFFFD');
+  return cut.replaceAll('\0', '\\0').toWellFormed();
 }

@@ -9,7 +9,8 @@ export interface StatusOptions {
   watch: boolean;
 }
 
-const NODES = 'SELECT node, login, status, joined_at::timestamptz(0), max_worker_processes FROM public.bgw_nodes ORDER BY node_id';
+const NODES =
+  'SELECT node, login, status, joined_at::timestamptz(0), max_worker_processes FROM public.bgw_nodes ORDER BY node_id';
 const WORKERS = `
   SELECT handle, name, status, node, coalesce(pid, os_pid) AS pid, state, restarts, next_start::timestamptz(0), waiting_for,
          left(split_part(last_error, E'\\n', 1), 60) AS last_error
@@ -20,11 +21,12 @@ const CLEAR_SCREEN = '\u001B[H\u001B[2J';
 /** With `watch`, shows it again every two seconds until the process is interrupted. */
 export async function showStatus({ connection, watch }: StatusOptions): Promise<void> {
   await withSession({ ...connection, application_name: 'bgw status' }, async (client) => {
-    do {
+    for (;;) {
       const text = (await table(client, NODES)) + (await table(client, WORKERS));
       process.stdout.write(watch ? `${CLEAR_SCREEN}${new Date().toISOString()}\n\n${text}` : text);
-      if (watch) await sleep(REFRESH_EVERY);
-    } while (watch);
+      if (!watch) return;
+      await sleep(REFRESH_EVERY);
+    }
   });
 }
 

@@ -22,5 +22,7 @@ export function forkWorkerProcess(): ChildProcess {
 
 /** The environment of the controller without what connects it: a worker has the login of its owner only (HARDENING A8). */
 function publicEnvironment(): NodeJS.ProcessEnv {
-  return Object.fromEntries(Object.entries(process.env).filter(([name]) => name !== 'DATABASE_URL' && !/^(PG|BGW_|NODE_CHANNEL)/.test(name)));
+  return Object.fromEntries(
+    Object.entries(process.env).filter(([name]) => name !== 'DATABASE_URL' && !/^(PG|BGW_|NODE_CHANNEL)/.test(name)),
+  );
 }

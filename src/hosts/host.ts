@@ -7,6 +7,7 @@ import type { EventQueue } from '../events.ts';
 import type { Observe } from '../observation.ts';
 import type { Exit, SignalOrder, StartOrder } from '../orders.ts';
 import type { Signaller } from '../sessions/cancel.ts';
+import type { SessionRegistry } from '../sessions/session.ts';
 
 export interface Host {
   readonly order: StartOrder;
@@ -17,17 +18,24 @@ export interface Host {
   signal(order: Pick<SignalOrder, 'signal'> & Partial<SignalOrder>): void;
 }
 
+/** What a host asks of the server, through the control session of the node. */
+export type WorkerServer = Signaller & SessionRegistry;
+
 export interface HostContext {
   clock: Clock;
   events: EventQueue;
   observe: Observe;
-  /** Ends statements on the server. */
-  signaller: Signaller;
+  /** Registers and ends backends. */
+  server: WorkerServer;
   /** Milliseconds between SIGTERM and the end by force. */
   grace: number;
 }
 
 /** The error of an attempt that somebody terminated, in PostgreSQL's words. */
 export function administratorCommand(name: string): NonNullable<Exit['error']> {
-  return { severity: 'FATAL', code: '57P01', message: `terminating background worker "${name}" due to administrator command` };
+  return {
+    severity: 'FATAL',
+    code: '57P01',
+    message: `terminating background worker "${name}" due to administrator command`,
+  };
 }

@@ -21,9 +21,6 @@ export interface ProcessHostOptions {
   library: string;
   /** Connection of the owner's login. */
   connection: ClientConfig;
-  /** Registers a backend of the worker, before it runs anything. */
-  register: (pid: number, database: string) => Promise<string>;
-  onClosed: (pid: number) => void;
 }
 
 /** A line of a worker's stdout or stderr that is longer is cut (I13). */
@@ -51,7 +48,8 @@ export class ProcessHost implements Host {
 
   signal({ signal, settings }: Partial<SignalOrder> & Pick<SignalOrder, 'signal'>): void {
     // As pg_cancel_backend does: what the worker's session is running ends with 57014.
-    if (signal === 'SIGINT') for (const backend of this.#backends.values()) void this.#context.signaller.cancelBackend(backend);
+    if (signal === 'SIGINT')
+      for (const backend of this.#backends.values()) void this.#context.server.cancelBackend(backend);
     if (signal === 'SIGTERM' && !this.#stopped) {
       this.#stopped = true;
       this.#killTimer = setTimeout(() => this.#kill(), this.#context.grace);
@@ -64,19 +62,42 @@ export class ProcessHost implements Host {
     const { library, connection } = this.#options;
     const { handle, name, main_arg: mainArg, function_name: functionName, flags, settings } = this.order;
     this.#send({
-      kind: 'run', library, connection: { ...connection, database: this.order.database }, name, handle, mainArg, flags, settings, functionName: functionName ?? '',
+      kind: 'run',
+      library,
+      connection: { ...connection, database: this.order.database },
+      name,
+      handle,
+      mainArg,
+      flags,
+      settings,
+      functionName: functionName ?? '',
     });
     const { code, error } = await exited;
     clearTimeout(this.#killTimer);
     const backend = [...this.#backends.keys()].at(-1);
-    // A killed process leaves its statement running on the server.
-    await Promise.all([...this.#backends.values()].map((left) => endBackend(this.#context.signaller, left, this.#context.clock)));
+    await this.#endBackends();
     return { exit_code: code, session_pid: backend, error: this.#errorOf(code, error) };
+  }
+
+  /** A killed process leaves its statement running on the server. */
+  async #endBackends(): Promise<void> {
+    const { server, clock, observe } = this.#context;
+    await Promise.all(
+      [...this.#backends.values()].map((backend) =>
+        endBackend(server, backend, clock).catch((error: unknown) => {
+          observe({ kind: 'unexpected_error', during: `ending backend ${backend.pid}`, error: describeError(error) });
+        }),
+      ),
+    );
   }
 
   async #watch(): Promise<{ code: number | null; error: unknown }> {
     const child = this.#child;
-    child.on('message', (message: ToController) => void this.#receive(message).catch((error: unknown) => this.#say('WARNING', describeError(error))));
+    child.on(
+      'message',
+      (message: ToController) =>
+        void this.#receive(message).catch((error: unknown) => this.#say('WARNING', describeError(error))),
+    );
     this.#copyLines(child.stdout, 'LOG');
     this.#copyLines(child.stderr, 'WARNING');
     return new Promise((resolve) => {
@@ -94,7 +115,7 @@ export class ProcessHost implements Host {
         observe({ kind: 'worker_started', handle, name, osPid: this.#child.pid });
         return;
       case 'session': {
-        const backendStart = await this.#options.register(message.pid, database);
+        const backendStart = await this.#context.server.registerSession(message.pid, database);
         this.#backends.set(message.pid, { pid: message.pid, backendStart });
         events.push({ kind: 'session', handle, run_id, pid: message.pid, backend_start: backendStart });
         this.#send({ kind: 'registered', pid: message.pid });
@@ -102,7 +123,7 @@ export class ProcessHost implements Host {
       }
       case 'session_closed':
         this.#backends.delete(message.pid);
-        this.#options.onClosed(message.pid);
+        events.push({ kind: 'session_closed', pid: message.pid });
         events.push({ kind: 'session', handle, run_id, pid: null, backend_start: null });
         return;
       case 'activity':
@@ -121,7 +142,12 @@ export class ProcessHost implements Host {
   /** Ends the process by force when SIGTERM did not end it in time. */
   #kill(): void {
     const { handle, name } = this.order;
-    this.#context.observe({ kind: 'worker_killed', handle, name, reason: 'did not end within its grace after SIGTERM and was killed' });
+    this.#context.observe({
+      kind: 'worker_killed',
+      handle,
+      name,
+      reason: 'did not end within its grace after SIGTERM and was killed',
+    });
     this.#child.kill('SIGKILL');
   }
 
@@ -129,13 +155,20 @@ export class ProcessHost implements Host {
     if (code === 0 && !this.#stopped) return undefined;
     if (this.#stopped) return administratorCommand(this.order.name);
     if (this.#error) return this.#error;
-    const how = typeof error === 'string' ? error : error instanceof Error ? `could not be started: ${error.message}` : `exited with exit code ${code}`;
+    const how =
+      typeof error === 'string'
+        ? error
+        : error instanceof Error
+          ? `could not be started: ${error.message}`
+          : `exited with exit code ${code}`;
     return { severity: 'ERROR', message: `background worker "${this.order.name}" ${how}` };
   }
 
   #copyLines(stream: Readable | null, severity: Severity): void {
     if (!stream) return;
-    createInterface({ input: stream }).on('line', (text) => this.#say(severity, { severity, message: text.slice(0, LONGEST_LINE) }));
+    createInterface({ input: stream }).on('line', (text) =>
+      this.#say(severity, { severity, message: text.slice(0, LONGEST_LINE) }),
+    );
   }
 
   #say(severity: string, error: ErrorDescription): void {

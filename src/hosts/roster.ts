@@ -2,11 +2,14 @@
  * Every process that runs on this node: obeys orders, and reports each end exactly once.
  * PostgreSQL counterpart: BackgroundWorkerList in the postmaster.
  */
+import type { EventQueue } from '../events.ts';
+import type { Observe } from '../observation.ts';
 import type { Exit, Order, SignalOrder, StartOrder } from '../orders.ts';
-import type { Host, HostContext } from './host.ts';
+import type { Host } from './host.ts';
 
 export interface RosterOptions {
-  context: HostContext;
+  events: EventQueue;
+  observe: Observe;
   maxWorkerProcesses: number;
   /** Makes the host for an order: a SQL worker or a process. Throws what then ends the attempt. */
   createHost: (order: StartOrder) => Host;
@@ -63,7 +66,7 @@ export class Roster {
 
   #report({ handle, run_id, name }: StartOrder, exit: Exit): void {
     if (this.#silent) return;
-    const { events, observe } = this.#options.context;
+    const { events, observe } = this.#options;
     events.push({ kind: 'exited', handle, run_id, ...exit, interrupted: this.#interrupted && !exit.done });
     observe({ kind: 'worker_exited', handle, name, exitCode: exit.exit_code, error: exit.error });
   }
@@ -71,7 +74,12 @@ export class Roster {
   #signal(order: SignalOrder): void {
     const host = this.#hosts.get(order.run_id);
     if (!host) return;
-    this.#options.context.observe({ kind: 'worker_signalled', handle: order.handle, name: host.order.name, signal: order.signal });
+    this.#options.observe({
+      kind: 'worker_signalled',
+      handle: order.handle,
+      name: host.order.name,
+      signal: order.signal,
+    });
     host.signal(order);
   }
 }

@@ -101,7 +101,13 @@ export class SqlHost implements Host {
     const hide = this.#show(session);
     const limit = this.#limit(session);
     const run = this.order.mode === 'atomic' ? runAtomic : runSession;
-    const running = run(session, { order: this.order, command: this.#command, settings: this.#settings, onNotice: this.#onNotice, final: this.#naptime === null });
+    const running = run(session, {
+      order: this.order,
+      command: this.#command,
+      settings: this.#settings,
+      onNotice: this.#onNotice,
+      final: this.#naptime === null,
+    });
     limit.start(running);
     const result = await running;
     this.#running = undefined;
@@ -120,7 +126,13 @@ export class SqlHost implements Host {
     let isShown = false;
     const show = (): void => {
       isShown = true;
-      events.push({ kind: 'session', handle, run_id, pid: session.backend.pid, backend_start: session.backend.backendStart });
+      events.push({
+        kind: 'session',
+        handle,
+        run_id,
+        pid: session.backend.pid,
+        backend_start: session.backend.backendStart,
+      });
     };
     let timer: NodeJS.Timeout | undefined;
     if (this.#started) {
@@ -133,20 +145,24 @@ export class SqlHost implements Host {
     }
     return () => {
       clearTimeout(timer);
-      if (isShown && this.#naptime !== null) events.push({ kind: 'session', handle, run_id, pid: null, backend_start: null });
+      if (isShown && this.#naptime !== null)
+        events.push({ kind: 'session', handle, run_id, pid: null, backend_start: null });
     };
   }
 
   /** What may end a run from outside: a cancel, a SIGTERM, its timeout. */
-  #limit(session: Session): { start: (running: Promise<RunResult>) => void; stop: () => Promise<'expired' | 'ended' | undefined> } {
-    const { signaller, grace } = this.#context;
+  #limit(session: Session): {
+    start: (running: Promise<RunResult>) => void;
+    stop: () => Promise<'expired' | 'ended' | undefined>;
+  } {
+    const { server, grace } = this.#context;
     let timer: NodeJS.Timeout | undefined;
     let ending: Promise<unknown> | undefined;
     let expired = false;
     return {
       start: (running) => {
         const cancel = (): void => {
-          ending ??= endStatement(signaller, { backend: session.backend, ended: running, grace }).catch(() => running);
+          ending ??= endStatement(server, { backend: session.backend, ended: running, grace }).catch(() => running);
         };
         this.#running = { cancel };
         if (this.order.timeout !== null) {
@@ -176,13 +192,26 @@ export class SqlHost implements Host {
 
   readonly #onNotice: OnNotice = ({ severity, message, code, detail, hint, where, routine }) => {
     if (severity === 'LOG' && routine?.startsWith('exec_') && routine !== 'exec_stmt_raise') return; // log_statement, log_duration
-    const error = { severity: 'LOG', message: message ?? '', code: code === '00000' ? undefined : code, detail, hint, context: where };
-    this.#context.observe({ kind: 'worker_said', severity: (severity ?? 'LOG') as Severity, handle: this.order.handle, name: this.order.name, error });
+    const error = {
+      severity: 'LOG',
+      message: message ?? '',
+      code: code === '00000' ? undefined : code,
+      detail,
+      hint,
+      context: where,
+    };
+    this.#context.observe({
+      kind: 'worker_said',
+      severity: (severity ?? 'LOG') as Severity,
+      handle: this.order.handle,
+      name: this.order.name,
+      error,
+    });
   };
 }
 
 /** Whether a session may be had later: the server is starting, full, or cannot be reached. */
 function isPassing(error: unknown): boolean {
   const { code } = describeError(error);
-  return code === undefined || /^(57P0[123]|53300|E[A-Z]+|08...)$/.test(code);
+  return code === undefined || /^(57P0[123]|53300|WK202|E[A-Z]+|08...)$/.test(code);
 }

@@ -1,5 +1,16 @@
 /** The SDK: what a library of workers is written against. */
-export { type Library, defineLibrary, type Guc, type GucContext, type GucOptions, type NumberGucOptions, type EnumGucOptions, type Init, type WorkerFunction, type WorkerOptions } from './library.ts';
+export {
+  type Library,
+  defineLibrary,
+  type Guc,
+  type GucContext,
+  type GucOptions,
+  type NumberGucOptions,
+  type EnumGucOptions,
+  type Init,
+  type WorkerFunction,
+  type WorkerOptions,
+} from './library.ts';
 export type { LogFields, LogLevel, MainLoopOptions, Worker, WorkerSignal } from './worker.ts';
 export type { Latch, WakeReason } from './latch.ts';
 export type { Spi, SpiResult } from './spi.ts';

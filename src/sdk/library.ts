@@ -105,15 +105,20 @@ export function runInit(module: Record<string, unknown>, { name, preloaded, valu
   }
   const settings: SettingDefinition[] = [];
   const workers: WorkerDefinition[] = [];
-  const define = (definition: SettingDefinition): { name: string } => (settings.push(definition), { name: definition.name });
+  const define = (definition: SettingDefinition): { name: string } => (
+    settings.push(definition),
+    { name: definition.name }
+  );
   library.init({
     preloaded,
     current: (guc) => valueOf(settings, values, guc.name) as never,
-    defineBoolVariable: (guc, options) => define({ ...common(guc, options), vartype: 'bool', boot_val: options.boot ? 'on' : 'off' }),
+    defineBoolVariable: (guc, options) =>
+      define({ ...common(guc, options), vartype: 'bool', boot_val: options.boot ? 'on' : 'off' }),
     defineIntVariable: (guc, options) => define({ ...common(guc, options), ...range(options), vartype: 'integer' }),
     defineRealVariable: (guc, options) => define({ ...common(guc, options), ...range(options), vartype: 'real' }),
     defineStringVariable: (guc, options) => define({ ...common(guc, options), vartype: 'string' }),
-    defineEnumVariable: (guc, options) => define({ ...common(guc, options), vartype: 'enum', enumvals: options.options }),
+    defineEnumVariable: (guc, options) =>
+      define({ ...common(guc, options), vartype: 'enum', enumvals: options.options }),
     registerWorker: (options) => workers.push(workerOf(options, name, module)),
   });
   return { settings, workers };
@@ -142,7 +147,12 @@ function valueOf(settings: readonly SettingDefinition[], values: ReadonlyMap<str
 }
 
 function common(name: string, options: GucOptions<unknown>): Omit<SettingDefinition, 'vartype'> {
-  return { name, boot_val: String(options.boot), context: options.context ?? 'sighup', short_desc: options.description ?? '' };
+  return {
+    name,
+    boot_val: String(options.boot),
+    context: options.context ?? 'sighup',
+    short_desc: options.description ?? '',
+  };
 }
 
 function range({ unit, min, max }: NumberGucOptions): Pick<SettingDefinition, 'unit' | 'min_val' | 'max_val'> {

@@ -63,7 +63,11 @@ async function run(start: WorkerStart): Promise<void> {
 async function loadFunction({ library, functionName, name, settings }: WorkerStart): Promise<WorkerFunction> {
   const module = (await import(library)) as Record<string, unknown>;
   const libraryName = (module['default'] as { name?: string } | undefined)?.name ?? '';
-  runInit(module, { name: libraryName, preloaded: false, values: new Map(settings.map((setting) => [setting.name, setting.setting])) });
+  runInit(module, {
+    name: libraryName,
+    preloaded: false,
+    values: new Map(settings.map((setting) => [setting.name, setting.setting])),
+  });
   const found = module[functionName];
   if (typeof found === 'function') return found as WorkerFunction;
   throw new BgwError('42883', {
@@ -75,7 +79,14 @@ async function loadFunction({ library, functionName, name, settings }: WorkerSta
 async function init({ library, name, preloaded, settings }: Extract<ToWorker, { kind: 'init' }>): Promise<void> {
   try {
     const module = (await import(library)) as Record<string, unknown>;
-    send({ kind: 'defined', ...runInit(module, { name, preloaded, values: new Map(settings.map((setting) => [setting.name, setting.setting])) }) });
+    send({
+      kind: 'defined',
+      ...runInit(module, {
+        name,
+        preloaded,
+        values: new Map(settings.map((setting) => [setting.name, setting.setting])),
+      }),
+    });
     leave(0);
   } catch (error) {
     await fail(error);
@@ -89,8 +100,8 @@ async function register(pid: number): Promise<void> {
   registrations.delete(pid);
 }
 
-async function fail(error: unknown): Promise<void> {
-  send({ kind: 'failed', error: describeError(error) });
+async function fail(reason: unknown): Promise<void> {
+  send({ kind: 'failed', error: describeError(reason) });
   await worker?.finish().catch(() => undefined);
   leave(1);
 }

@@ -88,7 +88,11 @@ export class SpiSession {
   }
 }
 
-async function execute<Row extends QueryResultRow>(client: pg.Client, text: string, values: unknown[] = []): Promise<SpiResult<Row>> {
+async function execute<Row extends QueryResultRow>(
+  client: pg.Client,
+  text: string,
+  values: unknown[] = [],
+): Promise<SpiResult<Row>> {
   const { rows, rowCount, command } = await client.query<Row>(text, values);
   return { rows, processed: rowCount ?? 0, command };
 }

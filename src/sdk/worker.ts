@@ -90,7 +90,11 @@ export class Worker {
         this.#context.send({ kind: 'log', severity: 'ERROR', error: describeError(error) });
       }
       this.reportActivity('idle');
-      if (this.#shutdownRequested || (await this.latch.wait({ timeout: this.#milliseconds(naptime) })) === 'postmaster_death') return;
+      if (
+        this.#shutdownRequested ||
+        (await this.latch.wait({ timeout: this.#milliseconds(naptime) })) === 'postmaster_death'
+      )
+        return;
     }
   }
 
@@ -174,5 +178,9 @@ function byName(settings: readonly SettingMessage[]): Map<string, SettingMessage
 /** An ERROR of a statement, or of the worker's own code, leaves a session that can go on; a FATAL or a lost connection does not. */
 function isRecoverable(error: unknown): boolean {
   const { severity, code } = describeError(error);
-  return severity === 'ERROR' && !/^(57P|08|E[A-Z]{4})/.test(code ?? '') && !/Connection terminated|not queryable/.test(describeError(error).message);
+  return (
+    severity === 'ERROR' &&
+    !/^(57P|08|E[A-Z]{4})/.test(code ?? '') &&
+    !/Connection terminated|not queryable/.test(describeError(error).message)
+  );
 }

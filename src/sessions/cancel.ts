@@ -20,7 +20,10 @@ export interface EndOptions {
 }
 
 /** Cancels the statement; terminates its backend if it has not ended by then. */
-export async function endStatement(signaller: Signaller, { backend, ended, grace }: EndOptions): Promise<'cancelled' | 'terminated'> {
+export async function endStatement(
+  signaller: Signaller,
+  { backend, ended, grace }: EndOptions,
+): Promise<'cancelled' | 'terminated'> {
   await signaller.cancelBackend(backend);
   let timer: NodeJS.Timeout | undefined;
   const late = new Promise<'late'>((resolve) => {

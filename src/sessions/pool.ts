@@ -5,11 +5,11 @@
  */
 import type { ClientConfig } from 'pg';
 import type { Clock } from '../clock.ts';
-import { type RegisterSession, Session } from './session.ts';
+import { Session, type SessionRegistry, workerOptions } from './session.ts';
 
 export interface PoolOptions {
   connection: ClientConfig;
-  register: RegisterSession;
+  server: SessionRegistry & { readonly serverVersion: number };
   onClosed: (pid: number) => void;
   /** How many sessions at most, over all databases. */
   limit: number;
@@ -84,6 +84,17 @@ export class Pool {
     await Promise.all(idle.map(({ session, timer }) => (clearTimeout(timer), this.#discard(session))));
   }
 
+  /** Drops every connection: what runs behind them is ended by whoever takes over, or notices by itself. */
+  abandon(): void {
+    for (const session of this.#sessions) session.abandon();
+  }
+
+  #configOf(database: string): ClientConfig {
+    const { connection, server } = this.#options;
+    const options = [connection.options, workerOptions(server.serverVersion)].filter(Boolean).join(' ');
+    return { ...connection, database, options, application_name: 'bgw worker' };
+  }
+
   #takeIdle(database: string): Session | undefined {
     const idle = this.#idle.get(database);
     for (let found = idle?.pop(); found; found = idle?.pop()) {
@@ -139,7 +150,7 @@ export class Pool {
     if (database === undefined) return;
     this.#opening += 1;
     try {
-      const session = await Session.open({ ...this.#options.connection, database }, this.#options.register);
+      const session = await Session.open(this.#configOf(database), this.#options.server);
       this.#sessions.add(session);
       void session.closed.then(() => this.#forget(session));
       this.#opening -= 1;

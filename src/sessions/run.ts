@@ -36,7 +36,14 @@ export async function runAtomic(session: Session, run: Run): Promise<RunResult> 
     const transaction = await session.ask('SELECT pg_catalog.txid_current()');
     const result = await session.run(run.command, run.onNotice);
     if (result.error) return result;
-    await session.ask('SELECT bgw.complete_run($1, $2, $3, $4, $5, $6)', [handle, run_id, transaction, run.final, result.commandTag, result.rows]);
+    await session.ask('SELECT bgw.complete_run($1, $2, $3, $4, $5, $6)', [
+      handle,
+      run_id,
+      transaction,
+      run.final,
+      result.commandTag,
+      result.rows,
+    ]);
     await session.ask('COMMIT');
     return result;
   } catch (error) {

@@ -14,8 +14,10 @@ export interface Backend {
   backendStart: string;
 }
 
-/** Registers a backend of this node; returns its start time. */
-export type RegisterSession = (pid: number, database: string) => Promise<string>;
+export interface SessionRegistry {
+  /** Registers a backend of this node; returns its start time. */
+  registerSession(pid: number, database: string): Promise<string>;
+}
 
 export type OnNotice = (notice: NoticeMessage) => void;
 
@@ -47,17 +49,17 @@ export class Session {
         resolve();
       });
     });
-    client.on('notice', (notice) => this.#onNotice?.(notice as unknown as NoticeMessage));
+    client.on('notice', (notice) => this.#onNotice?.(notice));
   }
 
-  static async open(config: ClientConfig, register: RegisterSession): Promise<Session> {
+  static async open(config: ClientConfig, registry: SessionRegistry): Promise<Session> {
     const database = String(config.database);
     const client = new pg.Client({ ...config, keepAlive: true });
     client.on('error', ignore);
     await client.connect();
     try {
       const pid = await backendPid(client);
-      const backendStart = await register(pid, database);
+      const backendStart = await registry.registerSession(pid, database);
       return new Session(client, database, { pid, backendStart });
     } catch (error) {
       await client.end();
@@ -90,6 +92,12 @@ export class Session {
     } catch {
       return false;
     }
+  }
+
+  /** Drops the connection, whatever runs behind it. */
+  abandon(): void {
+    const { connection } = this.#client as pg.Client & { connection: { stream: { destroy(): void } } };
+    connection.stream.destroy();
   }
 
   /** Closes an idle session. */

@@ -2,7 +2,13 @@
 import { defineLibrary, type Worker } from '../sdk/index.ts';
 
 export default defineLibrary('hello_signal', (init) => {
-  init.registerWorker({ name: 'hello_signal', function: main, flags: [], startTime: 'postmaster_start', restartTime: 10 });
+  init.registerWorker({
+    name: 'hello_signal',
+    function: main,
+    flags: [],
+    startTime: 'postmaster_start',
+    restartTime: 10,
+  });
 });
 
 export async function main(bgw: Worker): Promise<void> {

@@ -7,9 +7,19 @@ import { BgwError, defineLibrary, type Guc, type Spi, type Worker } from '../sdk
 let naptime: Guc<number>;
 
 export default defineLibrary('worker_spi', (init) => {
-  naptime = init.defineIntVariable('worker_spi.naptime', { boot: 10, min: 1, max: 3600, unit: 's', description: 'Duration between each check.' });
+  naptime = init.defineIntVariable('worker_spi.naptime', {
+    boot: 10,
+    min: 1,
+    max: 3600,
+    unit: 's',
+    description: 'Duration between each check.',
+  });
   const totalWorkers = init.defineIntVariable('worker_spi.total_workers', {
-    boot: 2, min: 1, max: 100, context: 'postmaster', description: 'Number of workers that start with the controller.',
+    boot: 2,
+    min: 1,
+    max: 100,
+    context: 'postmaster',
+    description: 'Number of workers that start with the controller.',
   });
   const worker = { function: main, type: 'worker_spi', startTime: 'recovery_finished', restartTime: null } as const;
   init.registerWorker({ ...worker, name: 'worker_spi' });
@@ -20,7 +30,11 @@ export default defineLibrary('worker_spi', (init) => {
 });
 
 export async function main(bgw: Worker, arg: unknown): Promise<void> {
-  if (!Number.isInteger(arg)) throw new BgwError('22023', { message: 'main_arg of worker_spi must be an integer', hint: 'Launch it with worker_spi_launch(i).' });
+  if (typeof arg !== 'number' || !Number.isInteger(arg))
+    throw new BgwError('22023', {
+      message: 'main_arg of worker_spi must be an integer',
+      hint: 'Launch it with worker_spi_launch(i).',
+    });
   const schema = `schema${arg}`;
   await bgw.transaction((spi) => initialize(spi, schema));
   bgw.log(`worker_spi initialized with ${schema}.counted`);
@@ -38,7 +52,9 @@ export async function main(bgw: Worker, arg: unknown): Promise<void> {
 }
 
 async function initialize(spi: Spi, schema: string): Promise<void> {
-  const { rows } = await spi.execute<{ found: boolean }>('SELECT pg_catalog.to_regclass($1) IS NOT NULL AS found', [`${schema}.counted`]);
+  const { rows } = await spi.execute<{ found: boolean }>('SELECT pg_catalog.to_regclass($1) IS NOT NULL AS found', [
+    `${schema}.counted`,
+  ]);
   if (rows[0]?.found) return;
   await spi.execute(`CREATE SCHEMA ${schema}`);
   await spi.execute(`CREATE TABLE ${schema}.counted (type text CHECK (type IN ('total', 'delta')), value integer)`);

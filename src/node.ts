@@ -1,0 +1,192 @@
+/**
+ * This node, as the database knows it: its control session, epoch and lease.  Joins, comes back after an outage, joins
+ * anew after it was taken over, leaves.  Called by src/controller.ts.  Keeps I6, I12.
+ */
+import type { ClientConfig } from 'pg';
+import { Catalog, type NodeToken } from './catalog.ts';
+import { backOff, type Clock } from './clock.ts';
+import { BgwError, describeError, type ErrorDescription } from './errors.ts';
+import { Lease } from './lease.ts';
+import type { LoadedLibrary } from './libraries.ts';
+import type { Observe } from './observation.ts';
+import type { Event, Order } from './orders.ts';
+import type { Signaller } from './sessions/cancel.ts';
+import type { Backend } from './sessions/session.ts';
+
+export interface NodeOptions {
+  connection: ClientConfig;
+  nodeName: string;
+  maxWorkerProcesses: number;
+  libraries: readonly LoadedLibrary[];
+  clock: Clock;
+  observe: Observe;
+  /** Run ids of what is running here. */
+  runIds: () => string[];
+  /** Ends every worker here and now, without the database: others take over, or have done so. */
+  abandonWorkers: (why: 'fenced' | 'lease_ended') => Promise<void>;
+}
+
+/** A control session that comes back more often than this is not worth another line. */
+const STABLE_AFTER = 10_000;
+/** What waits for the control session to come back looks this often. */
+const RETRY_EVERY = 100;
+
+export class Node implements Signaller {
+  readonly #options: NodeOptions;
+  #catalog: Catalog | undefined;
+  #token: NodeToken | undefined;
+  #lease: Lease | undefined;
+  /** The outage that is going on: its attempts to come back, and what was said of it. */
+  #outage: { attempts: number; observed: string | undefined } | undefined;
+  #resumedAt = -Infinity;
+  #abandoning = false;
+
+  constructor(options: NodeOptions) {
+    this.#options = options;
+  }
+
+  get serverVersion(): number {
+    return this.#connected().serverVersion;
+  }
+
+  /** Opens the control session and joins, or resumes. Errors: those of Catalog.connect, and WK001. */
+  async connect(): Promise<void> {
+    const catalog = await Catalog.connect(this.#options.connection, this.#options.clock);
+    try {
+      if (this.#token) await catalog.resume(this.#token, this.#options.runIds());
+      else await this.#join(catalog);
+      // kill_idle and its like leave the sessions of a node alone; a fencing ends them.
+      await catalog.registerSession(this.#joined(), await catalog.ownPid(), String(this.#options.connection.database));
+    } catch (error) {
+      await catalog.close().catch(() => undefined);
+      throw error;
+    }
+    this.#catalog = catalog;
+  }
+
+  async exchange(events: readonly Event[], room: number): Promise<{ orders: Order[]; wakeMs: number }> {
+    const startedAt = this.#options.clock.monotonic();
+    const answer = await this.#connected().exchange(this.#joined(), events, room);
+    this.#lease?.renew(startedAt);
+    this.#endOutage();
+    return answer;
+  }
+
+  /** After an exchange has failed: comes back. What went wrong is observed once per outage. Returns early when aborted. */
+  async recover(reason: unknown, signal: AbortSignal): Promise<void> {
+    const { clock } = this.#options;
+    await this.#catalog?.close().catch(() => undefined);
+    const outage = (this.#outage ??= { attempts: 0, observed: undefined });
+    await this.#observeTrouble(describeError(reason), outage);
+    for (; !signal.aborted; outage.attempts += 1) {
+      // The first attempt is made at once: most losses are of a connection, not of a server.
+      if (outage.attempts > 0) await clock.sleep(backOff(outage.attempts, clock), signal);
+      await this.#guardLease();
+      try {
+        await this.connect();
+        outage.attempts += 1;
+        return;
+      } catch (error) {
+        await this.#observeTrouble(describeError(error), outage);
+      }
+    }
+  }
+
+  /** Gives up the row of this node. Every worker has ended. */
+  async leave(): Promise<void> {
+    await this.#connected().leave(this.#joined());
+    this.#options.observe({ kind: 'node_left', node: this.#options.nodeName });
+  }
+
+  async close(): Promise<void> {
+    await this.#catalog?.close().catch(() => undefined);
+  }
+
+  registerSession(pid: number, database: string): Promise<string> {
+    return this.#onceConnected((catalog) => catalog.registerSession(this.#joined(), pid, database));
+  }
+
+  cancelBackend(backend: Backend): Promise<boolean> {
+    return this.#onceConnected((catalog) => catalog.cancelBackend(backend));
+  }
+
+  terminateBackend(backend: Backend): Promise<boolean> {
+    return this.#onceConnected((catalog) => catalog.terminateBackend(backend));
+  }
+
+  async #join(catalog: Catalog): Promise<void> {
+    const { nodeName, maxWorkerProcesses, clock, libraries, observe } = this.#options;
+    const startedAt = clock.monotonic();
+    const names = libraries.map((library) => library.name);
+    const { leaseMs, ...token } = await catalog.join({ name: nodeName, libraries: names, maxWorkerProcesses });
+    this.#token = token;
+    this.#lease = new Lease(leaseMs, clock);
+    this.#lease.renew(startedAt);
+    for (const library of libraries) {
+      await catalog.defineLibrary(library).catch((error: unknown) => {
+        observe({ kind: 'library_failed', library: library.name, error: describeError(error) });
+      });
+    }
+    observe({ kind: 'node_joined', node: nodeName, ...token });
+  }
+
+  async #observeTrouble(error: ErrorDescription, outage: { observed: string | undefined }): Promise<void> {
+    if (error.code === 'WK001') {
+      this.#options.observe({ kind: 'node_fenced', node: this.#options.nodeName, error });
+      await this.#abandonWorkers('fenced');
+      this.#token = undefined;
+    } else if (outage.observed === undefined || (isOfServer(error) && outage.observed !== error.code)) {
+      outage.observed = error.code ?? 'no connection';
+      this.#options.observe({ kind: 'connection_lost', error });
+    }
+  }
+
+  /** An outage is over when calls are answered again; a connection that keeps dying is one outage, not many. */
+  #endOutage(): void {
+    const { clock, nodeName, observe } = this.#options;
+    if (!this.#outage || clock.monotonic() - this.#resumedAt < STABLE_AFTER) return;
+    observe({ kind: 'node_resumed', node: nodeName, attempts: this.#outage.attempts });
+    this.#outage = undefined;
+    this.#resumedAt = clock.monotonic();
+  }
+
+  /** A node that cannot reach the database stops its workers before others take them over (HARDENING B1). */
+  async #guardLease(): Promise<void> {
+    if (!this.#lease || this.#lease.held() || this.#options.runIds().length === 0) return;
+    this.#options.observe({ kind: 'lease_ended', node: this.#options.nodeName });
+    await this.#abandonWorkers('lease_ended');
+  }
+
+  async #abandonWorkers(why: 'fenced' | 'lease_ended'): Promise<void> {
+    this.#abandoning = true;
+    await this.#options.abandonWorkers(why);
+    this.#abandoning = false;
+  }
+
+  /** Asks the server; when the control session is away, as soon as it has come back. */
+  async #onceConnected<Result>(work: (catalog: Catalog) => Promise<Result>): Promise<Result> {
+    for (;;) {
+      try {
+        return await work(this.#connected());
+      } catch (error) {
+        if (this.#abandoning || isOfServer(describeError(error))) throw error;
+        await this.#options.clock.sleep(RETRY_EVERY);
+      }
+    }
+  }
+
+  #connected(): Catalog {
+    if (!this.#catalog) throw new BgwError('08003', { message: 'the control session is not connected' });
+    return this.#catalog;
+  }
+
+  #joined(): NodeToken {
+    if (!this.#token) throw new BgwError('WK001', { message: 'the node has not joined' });
+    return this.#token;
+  }
+}
+
+/** Whether a server answered with an error, rather than the connection having failed. */
+function isOfServer({ code }: ErrorDescription): boolean {
+  return code !== undefined && /^[0-9A-Z]{5}$/.test(code) && !/^(08|57P|E)/.test(code);
+}
