@@ -66,6 +66,12 @@ export function describeError(error: unknown): ErrorDescription {
   };
 }
 
+/** The SQLSTATE of an error: a code of the operating system about a connection is 08006, any other code is none. */
+export function sqlstateOf({ code }: ErrorDescription): string | undefined {
+  if (code === undefined || /^[0-9A-Z]{5}$/.test(code)) return code;
+  return /^(ECONN|EPIPE|EHOST|ENET|ETIMEDOUT|EAI_|ENOTFOUND)/.test(code) ? '08006' : undefined;
+}
+
 /** psql's way of printing an error: one line a field, without a final newline. */
 export function formatError(error: unknown): string {
   const { severity, message, detail, hint, context } = describeError(error);

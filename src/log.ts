@@ -3,7 +3,7 @@
  * No line holds a password, a connection string or the SQL of a worker (HARDENING A8); pino escapes line breaks (I14).
  */
 import type { Logger } from 'pino';
-import type { ErrorDescription } from './errors.ts';
+import { type ErrorDescription, sqlstateOf } from './errors.ts';
 import type { Observation, Observe, Severity } from './observation.ts';
 
 export interface LogLine {
@@ -95,7 +95,7 @@ function line(severity: Severity, message: string, error?: ErrorDescription): Lo
   return {
     severity,
     message,
-    sqlstate: error?.code,
+    sqlstate: error && sqlstateOf(error),
     detail: error?.detail,
     hint: error?.hint,
     context: error?.context,

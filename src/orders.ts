@@ -3,7 +3,7 @@
  * Handles and run ids are bigint in SQL and strings here: they are names, never numbers.
  */
 import type { Clock } from './clock.ts';
-import type { ErrorDescription } from './errors.ts';
+import { type ErrorDescription, sqlstateOf } from './errors.ts';
 import type { Severity } from './observation.ts';
 
 /** A setting as a worker gets it. */
@@ -117,7 +117,7 @@ function flatten({ at, ...event }: Event, now: number): Record<string, unknown> 
   return {
     ...exit,
     age,
-    sqlstate: error?.code,
+    sqlstate: error && sqlstateOf(error),
     message: error?.message,
     detail: error?.detail,
     hint: error?.hint,
