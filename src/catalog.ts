@@ -88,9 +88,14 @@ export class Catalog implements Signaller {
     return { nodeId: row.node_id, epoch: row.epoch, leaseMs: row.lease_ms };
   }
 
-  /** The node has a new control session; `running` are the run ids it knows. */
-  async resume({ nodeId, epoch }: NodeToken, running: string[]): Promise<void> {
-    await this.#row('SELECT bgw.resume_node($1, $2, $3)', [nodeId, epoch, running]);
+  /** The node has a new control session; `running` are the run ids it knows. Returns those that are its own. */
+  async resume({ nodeId, epoch }: NodeToken, running: string[]): Promise<string[]> {
+    const row = await this.#row<{ own: string[] }>('SELECT bgw.resume_node($1, $2, $3) AS own', [
+      nodeId,
+      epoch,
+      running,
+    ]);
+    return row.own;
   }
 
   async leave({ nodeId, epoch }: NodeToken): Promise<void> {

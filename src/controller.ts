@@ -55,6 +55,7 @@ export class Controller {
       ...options,
       observe: this.#observe,
       runIds: () => this.#roster.runIds(),
+      keepRuns: (runIds) => this.#roster.keep(runIds),
       abandonWorkers: (why) => this.#abandonWorkers(why),
     });
     this.#pool = new Pool({

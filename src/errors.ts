@@ -10,8 +10,17 @@
  */
 export const OWN_SQLSTATES = {
   WK001: 'stale epoch: another node has taken this node over',
+  WK002: 'stale run: another node has taken the run over',
+  WK101: 'the name of a worker or of a setting is ambiguous',
+  WK111: 'a module does not export the library that it is named for',
+  WK112: 'the function of a worker is not exported by its library',
+  WK113: 'the init of a library did not come to its end',
+  WK201: 'no node can log in as the owner of the worker',
+  WK202: 'a session cannot be seen, so it cannot be registered',
+  WK203: 'there is a connection pooler between the controller and the server',
   WK301: 'the schema in the database is newer than this program',
   WK302: 'the migration history differs from the files of this program',
+  WK303: 'the schema is not installed in the database',
 } as const;
 
 export interface BgwErrorFields {

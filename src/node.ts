@@ -22,6 +22,8 @@ export interface NodeOptions {
   observe: Observe;
   /** Run ids of what is running here. */
   runIds: () => string[];
+  /** Ends every run but these: the database knows of no other. */
+  keepRuns: (runIds: readonly string[]) => void;
   /** Ends every worker here and now, without the database: others take over, or have done so. */
   abandonWorkers: (why: 'fenced' | 'lease_ended') => Promise<void>;
 }
@@ -53,7 +55,7 @@ export class Node implements Signaller {
   async connect(): Promise<void> {
     const catalog = await Catalog.connect(this.#options.connection, this.#options.clock);
     try {
-      if (this.#token) await catalog.resume(this.#token, this.#options.runIds());
+      if (this.#token) this.#options.keepRuns(await catalog.resume(this.#token, this.#options.runIds()));
       else await this.#join(catalog);
       // kill_idle and its like leave the sessions of a node alone; a fencing ends them.
       await catalog.registerSession(this.#joined(), await catalog.ownPid(), String(this.#options.connection.database));

@@ -31,7 +31,7 @@ COMMENT ON FUNCTION bgw.join_node(text, text[], integer) IS
 'A controller joins: its id and epoch, which every later call carries, and the length of its lease in milliseconds.
 The first node to join registers the autostart workers and takes over settings of context postmaster, as a server start does.';
 
-CREATE OR REPLACE FUNCTION bgw.resume_node(node_id bigint, epoch integer, running bigint[]) RETURNS void
+CREATE OR REPLACE FUNCTION bgw.resume_node(node_id bigint, epoch integer, running bigint[]) RETURNS text[]
 LANGUAGE plpgsql
 AS $$
 DECLARE
@@ -53,11 +53,13 @@ BEGIN
     INSERT INTO bgw.signal (process_id, signal)
     SELECT process.id, CASE WHEN process.stop_requested_at IS NOT NULL OR process.restart_requested THEN 'SIGTERM' ELSE 'SIGHUP' END
     FROM bgw.process WHERE process.node_id = resume_node.node_id;
+    RETURN ARRAY(SELECT process.run_id::text FROM bgw.process WHERE process.node_id = resume_node.node_id);
 END;
 $$;
 COMMENT ON FUNCTION bgw.resume_node(bigint, integer, bigint[]) IS
 'A node has a new control session.  running: the run ids it knows; what it was given and never heard of waits again, and signals it may have
-missed are sent again.  Errors: WK001 the node was fenced, or the server is another one.';
+missed are sent again.  Returns the run ids that are this node''s: after a crash of the server a claim that was not flushed is not among them,
+and what the node runs under it must end.  Errors: WK001 the node was fenced, or the server is another one.';
 
 CREATE OR REPLACE FUNCTION bgw.leave_node(node_id bigint, epoch integer) RETURNS void
 LANGUAGE plpgsql

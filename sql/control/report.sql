@@ -9,6 +9,11 @@ AS $$
 DECLARE
     node bgw.node := bgw.check_node(report.node_id, report.epoch);
 BEGIN
+    -- Only ends must survive a crash of the server.  A claim in this transaction need not wait for the disk: its commit
+    -- record is written before any record of what the worker does, and resume_node ends a run whose claim was lost.
+    IF NOT events @? '$[*] ? (@.kind == "exited")' THEN
+        PERFORM pg_catalog.set_config('synchronous_commit', 'off', true);
+    END IF;
     IF pg_catalog.jsonb_array_length(events) = 0 THEN
         RETURN;
     END IF;

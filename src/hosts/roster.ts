@@ -42,6 +42,11 @@ export class Roster {
     else this.#signal(order);
   }
 
+  /** Ends every run but these. */
+  keep(runIds: readonly string[]): void {
+    for (const [runId, host] of this.#hosts) if (!runIds.includes(runId)) host.signal({ signal: 'SIGTERM' });
+  }
+
   /** Ends every process: SIGTERM, then by force after the grace. Resolves when all are gone. */
   async stopAll({ silent }: { silent: boolean }): Promise<void> {
     this.#interrupted = true;
