@@ -75,7 +75,7 @@ LANGUAGE plpgsql
 AS $$
 BEGIN
     IF NOT EXISTS (SELECT FROM bgw.process WHERE id = handle) THEN
-        RAISE WARNING USING ERRCODE = 'warning', MESSAGE = pg_catalog.format('handle %s is not a running background worker', coalesce(handle::text, 'NULL'));
+        RAISE WARNING USING ERRCODE = '01000', MESSAGE = pg_catalog.format('handle %s is not a running background worker', coalesce(handle::text, 'NULL'));
         RETURN false;
     END IF;
     INSERT INTO bgw.signal (process_id, signal) VALUES (handle, request.signal);
@@ -95,7 +95,7 @@ BEGIN
         RETURN QUERY SELECT process.id FROM bgw.process
         WHERE process.worker_id = (bgw.find_worker(worker_name)).id ORDER BY process.id;
         IF NOT FOUND THEN
-            RAISE WARNING USING ERRCODE = 'warning', MESSAGE = pg_catalog.format('worker "%s" is not running', worker_name);
+            RAISE WARNING USING ERRCODE = '01000', MESSAGE = pg_catalog.format('worker "%s" is not running', worker_name);
         END IF;
     END IF;
 END;
