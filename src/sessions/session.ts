@@ -2,10 +2,12 @@
  * One pooled session: a backend of one (database, owner) for its whole life, reset between runs (HARDENING A3).
  * Registered with the control plane before it runs any user text (B3); ended only when its backend is gone (I11).
  */
+import type { Duplex } from 'node:stream';
 import type { ClientConfig } from 'pg';
 import pg from 'pg';
 import type { NoticeMessage } from 'pg-protocol/dist/messages.js';
 import { BgwError } from '../errors.ts';
+import { Guard } from './guard.ts';
 import { Statement, type StatementResult } from './statement.ts';
 
 export interface Backend {
@@ -37,10 +39,12 @@ export class Session {
   readonly closed: Promise<void>;
   alive = true;
   readonly #client: pg.Client;
+  readonly #guard: Guard;
   #onNotice: OnNotice | undefined;
 
   private constructor(client: pg.Client, database: string, backend: Backend) {
     this.#client = client;
+    this.#guard = Guard.attach(streamOf(client));
     this.database = database;
     this.backend = backend;
     this.closed = new Promise((resolve) => {
@@ -70,7 +74,9 @@ export class Session {
   /** Runs a command of a worker; its notices go to `onNotice`. After a FATAL it resolves when the backend is gone. */
   async run(command: string, onNotice: OnNotice): Promise<StatementResult> {
     this.#onNotice = onNotice;
+    this.#guard.discarding = true;
     const result = await this.#client.query(new Statement(command)).finished;
+    this.#guard.discarding = false;
     if (isFatal(result.error)) await this.closed;
     return result;
   }
@@ -96,8 +102,7 @@ export class Session {
 
   /** Drops the connection, whatever runs behind it. */
   abandon(): void {
-    const { connection } = this.#client as pg.Client & { connection: { stream: { destroy(): void } } };
-    connection.stream.destroy();
+    streamOf(this.#client).destroy();
   }
 
   /** Closes an idle session. */
@@ -119,6 +124,10 @@ async function backendPid(client: pg.Client): Promise<number> {
     });
   }
   return pid;
+}
+
+function streamOf(client: pg.Client): Duplex {
+  return (client as pg.Client & { connection: { stream: Duplex } }).connection.stream;
 }
 
 function isFatal(error: Error | undefined): boolean {
