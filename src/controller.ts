@@ -12,6 +12,7 @@ import { EventQueue } from './events.ts';
 import type { Host } from './hosts/host.ts';
 import { ProcessHost } from './hosts/process-host.ts';
 import { Roster } from './hosts/roster.ts';
+import { Spares } from './hosts/spares.ts';
 import { SqlHost } from './hosts/sql-host.ts';
 import type { LoadedLibrary } from './libraries.ts';
 import { Node } from './node.ts';
@@ -42,6 +43,7 @@ export class Controller {
   readonly #node: Node;
   readonly #pool: Pool;
   readonly #roster: Roster;
+  readonly #spares = new Spares();
 
   constructor(options: ControllerOptions) {
     const { clock, maxWorkerProcesses } = options;
@@ -77,6 +79,7 @@ export class Controller {
   async run(signal: AbortSignal): Promise<void> {
     signal.addEventListener('abort', () => this.#alarm.ring(), { once: true });
     await this.#node.connect();
+    using _spares = this.#spares;
     await using doorbell = this.#createDoorbell();
     doorbell.start();
     this.#options.onReady?.();
@@ -142,7 +145,7 @@ export class Controller {
     const context = { clock, events: this.#events, observe: this.#observe, server: this.#node, grace: GRACE };
     if (order.command !== null) return new SqlHost(order, this.#pool, context);
     const library = libraries.find(({ name }) => name === order.library_name)?.url ?? '';
-    return new ProcessHost(order, { library, connection }, context);
+    return new ProcessHost(order, { library, connection, process: this.#spares.take() }, context);
   }
 
   #createDoorbell(): Doorbell {

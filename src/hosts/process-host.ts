@@ -13,12 +13,13 @@ import type { Exit, SignalOrder, StartOrder } from '../orders.ts';
 import { endBackend } from '../sessions/cancel.ts';
 import type { Backend } from '../sessions/session.ts';
 import type { ToController, ToWorker } from '../sdk/channel.ts';
-import { forkWorkerProcess } from './fork.ts';
 import { administratorCommand, type Host, type HostContext } from './host.ts';
 
 export interface ProcessHostOptions {
   /** URL of the library's module. */
   library: string;
+  /** Where it runs. */
+  process: ChildProcess;
   /** Connection of the owner's login. */
   connection: ClientConfig;
 }
@@ -42,7 +43,7 @@ export class ProcessHost implements Host {
     this.order = order;
     this.#options = options;
     this.#context = context;
-    this.#child = forkWorkerProcess();
+    this.#child = options.process;
     this.ended = this.#main();
   }
 
