@@ -115,7 +115,7 @@ export function commandUsage(): string {
 export function withUsage(readme: string, usage: string): string {
   return readme.replace(
     /(<!-- cli:begin -->\n).*(<!-- cli:end -->)/s,
-    (_all, begin: string, end: string) => `${begin}\n\`\`\`text\n${usage}\n\`\`\`\n\n${end}`,
+    (_all, begin: string, end: string) => `${begin}\`\`\`text\n${usage}\n\`\`\`\n${end}`,
   );
 }
 
