@@ -62,6 +62,7 @@ export class Catalog implements Signaller {
       ...connection,
       keepAlive: true,
       application_name: 'bgw control',
+      pipeline: true, // calls of workers that open and end sessions do not wait for the loop's
       connectionTimeoutMillis: 10_000,
       query_timeout: STATEMENT_TIMEOUT + 5000,
     });

@@ -72,7 +72,7 @@ export class SpiSession {
   async #connect(): Promise<pg.Client> {
     clearTimeout(this.#idleTimer);
     if (this.#client) return this.#client;
-    const client = new pg.Client({ ...this.#config, keepAlive: true });
+    const client = new pg.Client({ ...this.#config, keepAlive: true, pipeline: true });
     client.on('error', () => undefined); // the statement in flight, or the next one, says so
     client.on('notice', ({ message }) => this.#hooks.notice(message ?? ''));
     await client.connect();

@@ -91,7 +91,7 @@ export class Session {
   async reset(): Promise<boolean> {
     this.#onNotice = undefined;
     try {
-      await this.#client.query('ROLLBACK');
+      if (this.#client.getTransactionStatus() !== 'I') await this.#client.query('ROLLBACK');
       // A cancel that came too late for its statement may hit this one instead.
       await this.#client.query('DISCARD ALL').catch(() => this.#client.query('DISCARD ALL'));
       return this.alive;
