@@ -1,6 +1,6 @@
 -- bgw.keep_house: partitions of the history ahead of time, old ones dropped, the log trimmed.  Called by take_orders.
 -- One node does it for all when it is due; a lock that somebody holds puts it off, it never waits for one.
--- History is bounded by default: 7 days and 1,000 runs per worker; the log by 10,000 lines.
+-- History is bounded by default: 7 days, 1,000 runs per worker and 100,000 of bgw_launch_sql; the log by 10,000 lines.
 
 CREATE OR REPLACE FUNCTION bgw.keep_house() RETURNS void
 LANGUAGE plpgsql
@@ -19,10 +19,15 @@ COMMENT ON FUNCTION bgw.keep_house() IS 'Once a minute: bounds the history and t
 CREATE OR REPLACE FUNCTION bgw.trim() RETURNS void
 LANGUAGE sql
 AS $$
+    -- Only workers that have just run can have too many.
     DELETE FROM bgw.run USING (
-        SELECT run.finished_at, run.id, pg_catalog.row_number() OVER (PARTITION BY run.worker_id ORDER BY run.finished_at DESC, run.id DESC) AS age
-        FROM bgw.run WHERE run.worker_id IS NOT NULL) AS ranked
-    WHERE ranked.age > 1000 AND run.finished_at = ranked.finished_at AND run.id = ranked.id;
+        SELECT busy.worker_id, surplus.finished_at
+        FROM (SELECT DISTINCT recent.worker_id FROM bgw.run AS recent WHERE recent.finished_at > bgw.now() - interval '5 min') AS busy
+        CROSS JOIN LATERAL (SELECT older.finished_at FROM bgw.run AS older WHERE older.worker_id = busy.worker_id
+                            ORDER BY older.finished_at DESC OFFSET 1000 LIMIT 1) AS surplus) AS bound
+    WHERE run.worker_id = bound.worker_id AND run.finished_at <= bound.finished_at;
+    DELETE FROM bgw.run WHERE run.worker_id IS NULL AND run.finished_at <= (
+        SELECT older.finished_at FROM bgw.run AS older WHERE older.worker_id IS NULL ORDER BY older.finished_at DESC OFFSET 100000 LIMIT 1);
     DELETE FROM bgw.log WHERE log.id <= (SELECT max(newest.id) - 10000 FROM bgw.log AS newest);
     DELETE FROM bgw.signal WHERE NOT EXISTS (SELECT FROM bgw.process WHERE process.id = signal.process_id);
     DELETE FROM bgw.worker WHERE worker.unregistered AND NOT EXISTS (SELECT FROM bgw.process WHERE process.worker_id = worker.id);
