@@ -5,7 +5,7 @@
  */
 import pg from 'pg';
 import type { Clock } from './clock.ts';
-import { BgwError } from './errors.ts';
+import { BgwError, notInstalled } from './errors.ts';
 import { decodeOrders, encodeEvents, type Event, type Order } from './orders.ts';
 import type { SettingMessage } from './sdk/channel.ts';
 import type { Definitions } from './sdk/library.ts';
@@ -72,7 +72,10 @@ export class Catalog implements Signaller {
       await client.query(CONTROL_SETTINGS);
       const { rows } = await client.query<Server>(
         `SELECT pg_catalog.pg_backend_pid() AS pid, pg_catalog.current_setting('server_version_num')::int AS version,
-                pg_catalog.pg_is_in_recovery() AS standby, pg_catalog.to_regclass('bgw.process') IS NOT NULL AS migrated`,
+                pg_catalog.pg_is_in_recovery() AS standby, installed.oid IS NOT NULL AS migrated, current_user AS login,
+                pg_catalog.has_table_privilege(installed.oid, 'INSERT, UPDATE, DELETE') AS allowed,
+                (SELECT pg_catalog.pg_get_userbyid(relowner) FROM pg_catalog.pg_class WHERE pg_class.oid OPERATOR(pg_catalog.=) installed.oid) AS owner
+         FROM (SELECT pg_catalog.to_regclass('bgw.node') AS oid) AS installed`,
       );
       return new Catalog(client, checkServer(client, rows[0]), clock);
     } catch (error) {
@@ -174,6 +177,10 @@ interface Server {
   version: number;
   standby: boolean;
   migrated: boolean;
+  login: string;
+  /** Whether the login may write the catalog; null where there is none. */
+  allowed: boolean | null;
+  owner: string | null;
 }
 
 function checkServer(client: pg.Client, server: Server | undefined): number {
@@ -191,8 +198,13 @@ function checkServer(client: pg.Client, server: Server | undefined): number {
       detail: `The server is ${Math.floor(server.version / 10_000)}.`,
     });
   }
-  if (!server.migrated) {
-    throw new BgwError('WK303', { message: 'pg-bgworker is not installed in this database', hint: 'Run: bgw migrate' });
+  if (!server.migrated) throw notInstalled();
+  if (!server.allowed) {
+    throw new BgwError('42501', {
+      message: `role "${server.login}" cannot run a controller in this database`,
+      detail: `The catalog belongs to role "${server.owner}".`,
+      hint: 'Log in as that role, or as a member of it.',
+    });
   }
   if (server.standby)
     throw new BgwError('25006', { message: 'the server is a standby', hint: 'Point the controller at the primary.' });

@@ -101,3 +101,8 @@ function messageOfParts(error: object): string | undefined {
 function text(value: unknown): string | undefined {
   return typeof value === 'string' && value !== '' ? value : undefined;
 }
+
+/** What to say where the schema is missing. */
+export function notInstalled(): BgwError {
+  return new BgwError('WK303', { message: 'pg-bgworker is not installed in this database', hint: 'Run: bgw migrate' });
+}

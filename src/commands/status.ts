@@ -1,6 +1,7 @@
 /** `bgw status`: the nodes, and what every worker is doing; the views of sql/views, for people without psql. */
 import { setTimeout as sleep } from 'node:timers/promises';
 import type pg from 'pg';
+import { notInstalled } from '../errors.ts';
 import { withSession } from './connect.ts';
 import { formatTable } from './result-table.ts';
 
@@ -21,6 +22,10 @@ const CLEAR_SCREEN = '\u001B[H\u001B[2J';
 /** With `watch`, shows it again every two seconds until the process is interrupted. */
 export async function showStatus({ connection, watch }: StatusOptions): Promise<void> {
   await withSession({ ...connection, application_name: 'bgw status' }, async (client) => {
+    const { rows } = await client.query<{ missing: boolean }>(
+      `SELECT pg_catalog.to_regclass('public.bgw_nodes') IS NULL AS missing`,
+    );
+    if (rows[0]?.missing) throw notInstalled();
     for (;;) {
       const text = (await table(client, NODES)) + (await table(client, WORKERS));
       process.stdout.write(watch ? `${CLEAR_SCREEN}${new Date().toISOString()}\n\n${text}` : text);
