@@ -50,7 +50,9 @@ export async function sqlReference(client: pg.ClientBase): Promise<string> {
   const order = readSqlLayer(join(root, 'sql')).map(({ path }) => path);
   const entries = rows.toSorted(
     (a, b) =>
-      order.indexOf(sourceOf(a)) - order.indexOf(sourceOf(b)) || compare(a.name, b.name) || compare(a.signature, b.signature),
+      order.indexOf(sourceOf(a)) - order.indexOf(sourceOf(b)) ||
+      compare(a.name, b.name) ||
+      compare(a.signature, b.signature),
   );
   return [
     '<!-- Generated from COMMENT ON by `npm run reference`. -->',
@@ -95,7 +97,9 @@ function paragraphs(manual: string): string[] {
 }
 
 function wrap(signature: string): string[] {
-  return signature.length <= 110 ? [signature] : signature.replace('(', '(\n    ').replaceAll(', ', ',\n    ').split('\n');
+  return signature.length <= 110
+    ? [signature]
+    : signature.replace('(', '(\n    ').replaceAll(', ', ',\n    ').split('\n');
 }
 
 function sourceOf({ comment }: Entry): string {
@@ -135,7 +139,10 @@ async function onMigratedDatabase<Result>(work: (client: pg.Client) => Promise<R
   }
 }
 
-async function withClient<Result>(config: pg.ClientConfig, work: (client: pg.Client) => Promise<Result>): Promise<Result> {
+async function withClient<Result>(
+  config: pg.ClientConfig,
+  work: (client: pg.Client) => Promise<Result>,
+): Promise<Result> {
   const client = new pg.Client(config);
   await client.connect();
   try {

@@ -13,8 +13,32 @@ const root = findPackageRoot();
 /** A layer is a folder, or the modules of src/ that its line names. Top first. */
 const MAY_IMPORT: Record<string, string[]> = {
   cli: ['commands', 'package-root', 'errors'],
-  commands: ['controller', 'libraries', 'catalog', 'log', 'migrate', 'embedded', 'connection', 'sql-statements', 'observation', 'errors', 'clock'],
-  controller: ['node', 'hosts', 'libraries', 'doorbell', 'sessions', 'events', 'orders', 'observation', 'errors', 'clock', 'alarm'],
+  commands: [
+    'controller',
+    'libraries',
+    'catalog',
+    'log',
+    'migrate',
+    'embedded',
+    'connection',
+    'sql-statements',
+    'observation',
+    'errors',
+    'clock',
+  ],
+  controller: [
+    'node',
+    'hosts',
+    'libraries',
+    'doorbell',
+    'sessions',
+    'events',
+    'orders',
+    'observation',
+    'errors',
+    'clock',
+    'alarm',
+  ],
   node: ['catalog', 'libraries', 'lease', 'sessions', 'orders', 'observation', 'errors', 'clock'],
   libraries: ['hosts', 'sdk', 'observation', 'errors'],
   hosts: ['sessions', 'sdk', 'events', 'orders', 'observation', 'errors', 'clock'],
@@ -90,7 +114,9 @@ describe('src/', () => {
 
   test('every layer exists, and imports what its line names', () => {
     const used = (layer: string): string[] =>
-      modules.filter(({ name }) => layerOf(name) === layer).flatMap(({ imports }) => imports.map((target) => layerOf(target)));
+      modules
+        .filter(({ name }) => layerOf(name) === layer)
+        .flatMap(({ imports }) => imports.map((target) => layerOf(target)));
     const unused = Object.entries(MAY_IMPORT).flatMap(([layer, below]) =>
       below.filter((target) => !used(layer).includes(target)).map((target) => `${layer} -> ${target}`),
     );
@@ -127,7 +153,8 @@ describe('src/', () => {
     'commands/sql',
     'commands/status', // views only
   ];
-  const SQL_TEXT = /['`]\s*(SELECT|INSERT INTO|UPDATE|DELETE FROM|WITH|BEGIN|COMMIT|ROLLBACK|SET|DISCARD|LISTEN|NOTIFY|CALL|CREATE|DROP|ALTER|LOCK)\b/;
+  const SQL_TEXT =
+    /['`]\s*(SELECT|INSERT INTO|UPDATE|DELETE FROM|WITH|BEGIN|COMMIT|ROLLBACK|SET|DISCARD|LISTEN|NOTIFY|CALL|CREATE|DROP|ALTER|LOCK)\b/;
 
   test('SQL text stands in few modules', () => {
     const allowed = ({ name }: Module): boolean =>
@@ -139,7 +166,7 @@ describe('src/', () => {
   test('commands/status reads views only', () => {
     const { text = '' } = modules.find(({ name }) => name === 'commands/status') ?? {};
     const sources = [...text.matchAll(/\b(?:FROM|JOIN) (?<source>[\w.]+)/g)].map(({ groups }) => groups?.['source']);
-    expect([...new Set(sources)].toSorted()).toEqual(['public.bgw_nodes', 'public.bgw_stat_activity']);
+    expect([...new Set(sources)]).toEqual(['public.bgw_nodes', 'public.bgw_stat_activity']);
   });
 
   test('no file has more than 300 lines', () => {
@@ -179,11 +206,18 @@ describe('sql/', () => {
 
   const files = filesBelow('sql', '.sql').map((path) => {
     const statements = splitStatements(readFileSync(join(root, path), 'utf8'));
-    const created = statements.flatMap(({ text }) => /^CREATE OR REPLACE (?:FUNCTION|PROCEDURE) (\w+\.\w+)/.exec(text)?.[1] ?? []);
-    const code = statements.filter(({ text }) => !/^(COMMENT|GRANT|REVOKE)/.test(text)).map(({ text }) => codeOf(text)).join('\n');
+    const created = statements.flatMap(
+      ({ text }) => /^CREATE OR REPLACE (?:FUNCTION|PROCEDURE) (\w+\.\w+)/.exec(text)?.[1] ?? [],
+    );
+    const code = statements
+      .filter(({ text }) => !/^(COMMENT|GRANT|REVOKE)/.test(text))
+      .map(({ text }) => codeOf(text))
+      .join('\n');
     return { path: relative('sql', path), folder: relative('sql', path).replace(/[/.].*/, ''), created, code };
   });
-  const homes = new Map(files.flatMap(({ folder, path, created }) => created.map((name) => [name, { folder, path }] as const)));
+  const homes = new Map(
+    files.flatMap(({ folder, path, created }) => created.map((name) => [name, { folder, path }] as const)),
+  );
 
   /** Without comments and without the texts of messages, hints and commands of workers. */
   function codeOf(text: string): string {
@@ -202,17 +236,23 @@ describe('sql/', () => {
 
   test('compute touches no table of ours: rows come to it as arguments', () => {
     const compute = files.filter(({ folder }) => folder === 'compute');
-    expect(compute.filter(({ code }) => /\b(FROM|JOIN|INTO|UPDATE) bgw\.\w+(?![\w(])/.test(code)).map(({ path }) => path)).toEqual([]);
+    expect(
+      compute.filter(({ code }) => /\b(FROM|JOIN|INTO|UPDATE) bgw\.\w+(?![\w(])/.test(code)).map(({ path }) => path),
+    ).toEqual([]);
   });
 
   test('nothing reads a view: they are for users', () => {
     const views = /\bbgw_(stat_activity|run_history|log|settings|nodes)\b/;
-    const readers = files.filter(({ path, code }) => path !== 'retired.sql' && views.test(code.replace(/CREATE OR REPLACE VIEW public\.\w+/g, '')));
+    const readers = files.filter(
+      ({ path, code }) => path !== 'retired.sql' && views.test(code.replace(/CREATE OR REPLACE VIEW public\.\w+/g, '')),
+    );
     expect(readers.map(({ path }) => path)).toEqual([]);
   });
 
   test('no file has more than 300 lines', () => {
-    const long = filesBelow('sql', '.sql').filter((path) => readFileSync(join(root, path), 'utf8').trimEnd().split('\n').length > 300);
+    const long = filesBelow('sql', '.sql').filter(
+      (path) => readFileSync(join(root, path), 'utf8').trimEnd().split('\n').length > 300,
+    );
     expect(long.map((path) => relative('sql', path))).toEqual(LONG);
   });
 });

@@ -25,7 +25,9 @@ function textsBelow(directory: string, extension: string): { path: string; text:
 }
 
 function matches(files: { text: string }[], pattern: RegExp): string[] {
-  return [...new Set(files.flatMap(({ text }) => [...text.matchAll(pattern)].map(([, found = '']) => found)))].toSorted();
+  return [
+    ...new Set(files.flatMap(({ text }) => [...text.matchAll(pattern)].map(([, found = '']) => found))),
+  ].toSorted();
 }
 
 function own(codes: string[]): string[] {

@@ -13,8 +13,10 @@ import { runAtomic, runSession, type RunResult } from '../sessions/run.ts';
 import type { OnNotice, Session } from '../sessions/session.ts';
 import { administratorCommand, type Host, type HostContext } from './host.ts';
 
-/** A run of a napping worker that is shorter is not shown with its session: two reports for nothing. */
-const WORTH_SHOWING = 100;
+/** A first run that is shorter is not shown with its session: its end is reported in the same batch. */
+const FIRST_SHOWN_AFTER = 5;
+/** A later run of a napping worker that is shorter is not shown either: two reports for nothing. */
+const LATER_SHOWN_AFTER = 100;
 
 export class SqlHost implements Host {
   readonly order: StartOrder;
@@ -123,26 +125,21 @@ export class SqlHost implements Host {
   #show(session: Session): () => void {
     const { events, observe } = this.#context;
     const { handle, run_id, name } = this.order;
+    const { pid, backendStart } = session.backend;
+    const isFirst = !this.#started;
+    this.#started = true;
+    if (isFirst) observe({ kind: 'worker_started', handle, name, pid });
+    // A one-shot may be over before it is worth a report of its own; a worker that naps goes on.
+    if (isFirst && this.#naptime !== null) events.push({ kind: 'started', handle, run_id });
     let isShown = false;
-    const show = (): void => {
-      isShown = true;
-      events.push({
-        kind: 'session',
-        handle,
-        run_id,
-        pid: session.backend.pid,
-        backend_start: session.backend.backendStart,
-      });
-    };
-    let timer: NodeJS.Timeout | undefined;
-    if (this.#started) {
-      timer = setTimeout(show, WORTH_SHOWING);
-    } else {
-      this.#started = true;
-      events.push({ kind: 'started', handle, run_id });
-      observe({ kind: 'worker_started', handle, name, pid: session.backend.pid });
-      show();
-    }
+    const timer = setTimeout(
+      () => {
+        isShown = true;
+        if (isFirst && this.#naptime === null) events.push({ kind: 'started', handle, run_id });
+        events.push({ kind: 'session', handle, run_id, pid, backend_start: backendStart });
+      },
+      isFirst ? FIRST_SHOWN_AFTER : LATER_SHOWN_AFTER,
+    );
     return () => {
       clearTimeout(timer);
       if (isShown && this.#naptime !== null)
