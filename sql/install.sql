@@ -2,12 +2,13 @@
 --
 -- A worker is a row of bgw.worker.  bgw_launch makes a row of bgw.process (not_yet_started) and rings.
 -- A node asks bgw.take_orders what to do, does it, and says what happened with bgw.report.
--- Users call api/, read views/.  Nodes call control/.  compute/ touches no table of ours but its argument.
+-- Users call api/, read views/.  Nodes call control/.  Both use lookup/, which only reads, and compute/, which touches no table.
 \ir retired.sql
 \ir doorbell.sql                   -- bgw.ring: wake the nodes
 \ir compute/units.sql              -- '10s', '64kB', enum, ranges -> value, with PostgreSQL's messages
 \ir compute/restart.sql            -- how an attempt ended, and when to start again
 \ir compute/check_worker.sql       -- one validator for every way a definition arrives
+\ir lookup/effective.sql          -- settings, nap time, database as they are now
 \ir api/register.sql               -- bgw_register, bgw_unregister
 \ir api/launch.sql                 -- bgw_launch, bgw_launch_sql: register one instance
 \ir api/signal.sql                 -- bgw_signal, bgw_cancel, bgw_terminate, bgw_restart, bgw_set_latch

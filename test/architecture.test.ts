@@ -183,9 +183,10 @@ describe('sql/', () => {
   /** What calls what, by folder. doorbell.sql is its own. */
   const MAY_CALL: Record<string, string[]> = {
     workers: ['api'],
-    api: ['doorbell', 'compute'],
-    control: ['compute'],
-    views: ['compute'],
+    api: ['doorbell', 'compute', 'lookup'],
+    control: ['compute', 'lookup'],
+    views: ['compute', 'lookup'],
+    lookup: ['compute'],
     compute: [],
     doorbell: [],
   };
@@ -193,13 +194,8 @@ describe('sql/', () => {
   const EXCEPTIONS: Record<string, string[]> = {
     // As if the owner of the library had called them.
     'control/define_library.sql': ['public.bgw_define_setting', 'public.bgw_register'],
-    // Readings of one row of bgw.worker, bgw.setting and bgw.node that both sides need in the same words.
-    'control/claim_startable.sql': ['bgw.has_live_node', 'bgw.nap_of'],
-    'control/deliver_signals.sql': ['bgw.nap_of'],
-    'control/join_node.sql': ['bgw.autostart', 'bgw.has_live_node'],
-    'control/take_orders.sql': ['bgw.settings_of'],
-    // The view says in the node's own words why a process waits, and how an error reads.
-    'views/stat_activity.sql': ['bgw.error_text', 'bgw.obstacle'],
+    // The first node does for autostart workers what their registration does.
+    'control/join_node.sql': ['bgw.autostart'],
   };
   /** units.sql is one table of units and PostgreSQL's number syntax; the limit of its functions is in sql-guards.test.ts. */
   const LONG = ['compute/units.sql'];

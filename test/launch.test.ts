@@ -11,8 +11,12 @@ test('a committed launch starts within milliseconds, and the view shows it', asy
   await controller.saw('worker_started', { handle: String(handle) });
   const started = await db.query('CALL bgw_wait_for_startup($1)', [handle]);
   expect(started.rows[0]).toMatchObject({ status: 'started', pid: expect.any(Number) });
-  const { rows } = await db.query('SELECT pid, state, query, status FROM bgw_stat_activity WHERE handle = $1', [handle]);
-  expect(rows).toEqual([{ pid: started.rows[0].pid, state: 'active', query: 'SELECT pg_sleep(60)', status: 'started' }]);
+  const { rows } = await db.query('SELECT pid, state, query, status FROM bgw_stat_activity WHERE handle = $1', [
+    handle,
+  ]);
+  expect(rows).toEqual([
+    { pid: started.rows[0].pid, state: 'active', query: 'SELECT pg_sleep(60)', status: 'started' },
+  ]);
 });
 
 test('a rolled-back launch never starts (I3)', async ({ db, controller }) => {
@@ -107,10 +111,14 @@ test('more instances than allowed are refused, also from two sessions at once', 
   const other = await db.client();
   await db.query('BEGIN');
   await db.query(`SELECT bgw_launch('kill_idle')`);
-  const racing = other.query(`SELECT bgw_launch('kill_idle')`);
-  await until(() => db.value(`SELECT count(*)::int FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'`));
+  const refused = expect(other.query(`SELECT bgw_launch('kill_idle')`)).rejects.toMatchObject({ code: '53400' });
+  await until(() =>
+    db.value(
+      `SELECT count(*)::int FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'`,
+    ),
+  );
   await db.query('COMMIT');
-  await expect(racing).rejects.toMatchObject({ code: '53400' });
+  await refused;
 });
 
 test('a worker that is not enabled is not launched', async ({ db }) => {
@@ -121,7 +129,10 @@ test('a worker that is not enabled is not launched', async ({ db }) => {
 test('waiting in the transaction of the launch is refused', async ({ db }) => {
   await db.query('BEGIN');
   const handle = await db.value<bigint>(`SELECT bgw_launch('hello_world')`);
-  await expect(db.query('CALL bgw_wait_for_startup($1)', [handle])).rejects.toMatchObject({ code: '55000', hint: 'COMMIT first.' });
+  await expect(db.query('CALL bgw_wait_for_startup($1)', [handle])).rejects.toMatchObject({
+    code: '55000',
+    hint: 'COMMIT first.',
+  });
 });
 
 test('waiting ends with its timeout, and says that no controller is alive', async ({ db }) => {
@@ -164,7 +175,10 @@ test('above max_worker_processes a launch waits, and the view says for what', as
   await controller.saw('worker_exited', { handle: String(second) });
 });
 
-test('one-shots from four clients, a third of them rolled back: every committed one runs exactly once (I2)', async ({ db, controller }) => {
+test('one-shots from four clients, a third of them rolled back: every committed one runs exactly once (I2)', async ({
+  db,
+  controller,
+}) => {
   await db.query('CREATE TABLE effect (n int)');
   const clients = await Promise.all([0, 1, 2, 3].map(() => db.client()));
   await Promise.all(
@@ -177,7 +191,9 @@ test('one-shots from four clients, a third of them rolled back: every committed 
     }),
   );
   const committed = 4 * 33;
-  await until(async () => (await db.value('SELECT count(*)::int FROM bgw_run_history')) === committed, { deadline: 20_000 });
+  await until(async () => (await db.value('SELECT count(*)::int FROM bgw_run_history')) === committed, {
+    deadline: 20_000,
+  });
   const { rows } = await db.query('SELECT count(*)::int, count(DISTINCT n)::int AS distinct FROM effect');
   expect(rows).toEqual([{ count: committed, distinct: committed }]);
   expect(await db.value('SELECT count(*) FROM bgw.process')).toBe(0n);

@@ -1,5 +1,5 @@
 --! Previous: -
---! Hash: sha1:ed2d0eafe49dfa406594e37957af17fcc67e6c0e
+--! Hash: sha1:979f3c8d4e6d444f3a9d5b15307d69d415d58c1e
 
 -- The catalog: what a worker is (bgw.worker), what is registered now (bgw.process), what has finished
 -- (bgw.run), what they are told (bgw.setting), what they said (bgw.log), and who runs them (bgw.node,
@@ -207,7 +207,7 @@ CREATE TABLE bgw.run (
 CREATE INDEX run_of_worker ON bgw.run (worker_id, finished_at);
 CREATE INDEX run_of_process ON bgw.run (process_id);
 CREATE TABLE bgw.run_default PARTITION OF bgw.run DEFAULT;
-COMMENT ON TABLE bgw.run IS 'One row per finished run, partitioned by day; partitions older than bgw.history_days are dropped.  Written by report.';
+COMMENT ON TABLE bgw.run IS 'One row per finished run, partitioned by day; partitions older than seven days are dropped.  Written by report.';
 COMMENT ON COLUMN bgw.run.status IS 'done: exit code 0.  failed: an error or a crash.  cancelled: somebody asked for it.  expired: its timeout.  lost: its node died.';
 
 CREATE TABLE bgw.log (

@@ -64,7 +64,7 @@ BEGIN
     IF NOT worker.enabled THEN
         RAISE EXCEPTION USING ERRCODE = 'object_not_in_prerequisite_state',
             MESSAGE = pg_catalog.format('worker "%s" is not enabled', worker.name),
-            HINT = 'UPDATE bgw.worker SET enabled = true, or call bgw_register with enabled => true.';
+            HINT = 'Call bgw_register with enabled => true.';
     END IF;
     IF NOT EXISTS (SELECT FROM bgw.login WHERE login.owner = worker.owner) THEN
         RAISE EXCEPTION USING ERRCODE = 'WK201',

@@ -168,23 +168,3 @@ BEGIN
 END;
 $$;
 COMMENT ON FUNCTION bgw.reload_owner(oid) IS 'Sends SIGHUP to every running process of one owner.';
-
-CREATE OR REPLACE FUNCTION bgw.settings_of(owner oid) RETURNS jsonb
-LANGUAGE sql STABLE
-AS $$
-    SELECT coalesce(pg_catalog.jsonb_agg(pg_catalog.jsonb_build_object(
-        'name', setting.name, 'vartype', setting.vartype, 'unit', setting.unit, 'setting', coalesce(setting.setting, setting.boot_val),
-        'shown', bgw.show_setting(setting.vartype, setting.unit, coalesce(setting.setting, setting.boot_val))) ORDER BY setting.name), '[]')
-    FROM bgw.setting WHERE setting.owner = settings_of.owner
-$$;
-COMMENT ON FUNCTION bgw.settings_of(oid) IS 'The settings of one owner as nodes get them: name, type, value in the base unit, value as SHOW prints it.';
-
-CREATE OR REPLACE FUNCTION bgw.nap_of(worker bgw.worker) RETURNS interval
-LANGUAGE sql STABLE
-AS $$
-    SELECT CASE WHEN worker.naptime ~ '^[A-Za-z_]'
-        THEN (SELECT bgw.parse_naptime(bgw.show_setting(setting.vartype, setting.unit, coalesce(setting.setting, setting.boot_val)))
-              FROM bgw.setting WHERE setting.owner = worker.owner AND pg_catalog.lower(setting.name) = pg_catalog.lower(worker.naptime))
-        ELSE bgw.parse_naptime(worker.naptime) END
-$$;
-COMMENT ON FUNCTION bgw.nap_of(bgw.worker) IS 'The nap time of a worker now: its own, or the value of the setting that it names.';

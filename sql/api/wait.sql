@@ -1,4 +1,5 @@
 -- bgw_get_pid, bgw_wait_for_startup, bgw_wait_for_shutdown.
+-- The two procedures commit while they wait, unless they are called inside a transaction block.
 -- PostgreSQL counterparts: GetBackgroundWorkerPid, WaitForBackgroundWorkerStartup, WaitForBackgroundWorkerShutdown.
 
 CREATE OR REPLACE FUNCTION public.bgw_get_pid(handle bigint, OUT status text, OUT pid integer)
@@ -31,7 +32,8 @@ CREATE OR REPLACE PROCEDURE public.bgw_wait_for_startup(
 LANGUAGE plpgsql
 AS $$
 DECLARE
-    give_up_at timestamptz := pg_catalog.clock_timestamp() + timeout;
+    started_at timestamptz := pg_catalog.clock_timestamp();
+    in_block boolean := pg_catalog.statement_timestamp() - pg_catalog.transaction_timestamp() > interval '2 ms';
     nap double precision := 0.002;
 BEGIN
     PERFORM bgw.check_committed(handle);
@@ -39,12 +41,16 @@ BEGIN
         SELECT * INTO status, pid FROM public.bgw_get_pid(handle);
         IF status <> 'not_yet_started' THEN
             RETURN;
-        ELSIF pg_catalog.clock_timestamp() > give_up_at THEN
+        ELSIF pg_catalog.clock_timestamp() > started_at + timeout THEN
             status := CASE WHEN bgw.has_live_node() THEN status ELSE 'postmaster_died' END;
             RETURN;
         END IF;
         PERFORM pg_catalog.pg_sleep(nap);
         nap := least(nap * 1.5, 0.1);
+        -- What waits long must not hold a snapshot: CREATE INDEX CONCURRENTLY would wait for it, and this for the index.
+        IF nap > 0.02 AND NOT in_block THEN
+            COMMIT;
+        END IF;
     END LOOP;
 END;
 $$;
@@ -58,7 +64,8 @@ CREATE OR REPLACE PROCEDURE public.bgw_wait_for_shutdown(
 LANGUAGE plpgsql
 AS $$
 DECLARE
-    give_up_at timestamptz := pg_catalog.clock_timestamp() + timeout;
+    started_at timestamptz := pg_catalog.clock_timestamp();
+    in_block boolean := pg_catalog.statement_timestamp() - pg_catalog.transaction_timestamp() > interval '2 ms';
     nap double precision := 0.002;
 BEGIN
     PERFORM bgw.check_committed(handle);
@@ -66,12 +73,16 @@ BEGIN
         SELECT process.status INTO status FROM public.bgw_get_pid(handle) AS process;
         IF status = 'stopped' THEN
             RETURN;
-        ELSIF pg_catalog.clock_timestamp() > give_up_at THEN
+        ELSIF pg_catalog.clock_timestamp() > started_at + timeout THEN
             status := CASE WHEN bgw.has_live_node() THEN status ELSE 'postmaster_died' END;
             RETURN;
         END IF;
         PERFORM pg_catalog.pg_sleep(nap);
         nap := least(nap * 1.5, 0.1);
+        -- What waits long must not hold a snapshot: CREATE INDEX CONCURRENTLY would wait for it, and this for the index.
+        IF nap > 0.02 AND NOT in_block THEN
+            COMMIT;
+        END IF;
     END LOOP;
 END;
 $$;
@@ -94,8 +105,3 @@ BEGIN
 END;
 $$;
 COMMENT ON FUNCTION bgw.check_committed(bigint) IS 'Refuses to wait for what cannot happen before the end of this transaction.  Errors: 55000.';
-
-CREATE OR REPLACE FUNCTION bgw.has_live_node() RETURNS boolean
-LANGUAGE sql
-AS $$ SELECT EXISTS (SELECT FROM bgw.node WHERE NOT node.fenced AND node.lease_until > pg_catalog.clock_timestamp()) $$;
-COMMENT ON FUNCTION bgw.has_live_node() IS 'Whether any controller is alive, by its lease.';

@@ -24,3 +24,11 @@ $$;
 COMMENT ON FUNCTION bgw.next_start(integer, interval, timestamptz) IS
 'When a process that ended by itself starts again; NULL: never.  Exit code 0 is done; anything else, and a crash (NULL), waits restart_time.
 Example: SELECT bgw.next_start(1, interval ''5 s'', now());';
+
+CREATE OR REPLACE FUNCTION bgw.error_text(exit_code integer, message text, detail text, hint text, context text) RETURNS text
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+AS $$
+    SELECT CASE WHEN message IS NOT NULL AND exit_code IS DISTINCT FROM 0
+        THEN 'ERROR:  ' || message || coalesce(E'\nDETAIL:  ' || detail, '') || coalesce(E'\nHINT:  ' || hint, '') || coalesce(E'\nCONTEXT:  ' || context, '') END
+$$;
+COMMENT ON FUNCTION bgw.error_text(integer, text, text, text, text) IS 'An error as psql prints it; NULL for exit code 0.';

@@ -1,5 +1,5 @@
 -- bgw.claim_startable: who starts now, on this node.  FOR UPDATE SKIP LOCKED hands each waiting process to one node only (I1, I2).
--- Called by take_orders.  bgw.obstacle tells the view what keeps a process waiting: keep the two in step.
+-- Called by take_orders.  bgw.obstacle in sql/views/stat_activity.sql says what keeps a process waiting: keep the two in step.
 -- The claim counts as the begin of the run, so a node claims only what it starts at once.
 -- Next: the order goes to src/hosts/sql-host.ts or src/hosts/process-host.ts, which report to sql/control/report.sql.
 
@@ -53,42 +53,3 @@ BEGIN
 END;
 $$;
 COMMENT ON FUNCTION bgw.settle_stopped() IS 'Unregisters what was terminated, or whose worker was unregistered, before a node claimed it.';
-
-CREATE OR REPLACE FUNCTION bgw.database_of(database text, owner oid) RETURNS text
-LANGUAGE sql STABLE
-AS $$
-    SELECT coalesce(nullif(coalesce(
-        (SELECT coalesce(setting.setting, setting.boot_val) FROM bgw.setting WHERE setting.owner = database_of.owner AND setting.name = database_of.database),
-        database), ''), pg_catalog.current_database())
-$$;
-COMMENT ON FUNCTION bgw.database_of(text, oid) IS 'Where a worker runs: the database it names, or the value of the setting it names; NULL or empty: this database.';
-
-CREATE OR REPLACE FUNCTION bgw.lacks_database(database text) RETURNS boolean
-LANGUAGE sql STABLE
-AS $$ SELECT NOT EXISTS (SELECT FROM pg_catalog.pg_database WHERE datname = database AND datallowconn) $$;
-COMMENT ON FUNCTION bgw.lacks_database(text) IS 'Whether that database does not exist or accepts no connections.';
-
-CREATE OR REPLACE FUNCTION bgw.obstacle(process bgw.process, worker bgw.worker) RETURNS text
-LANGUAGE plpgsql STABLE
-AS $$
-DECLARE
-    database text := bgw.database_of(coalesce(worker.database, process.database), process.owner);
-BEGIN
-    RETURN CASE
-        WHEN process.stop_requested_at IS NOT NULL THEN 'termination'
-        WHEN pg_catalog.pg_get_userbyid(process.owner) ~ '^unknown [(]OID=' THEN pg_catalog.format('role with OID %s does not exist', process.owner)
-        WHEN NOT EXISTS (SELECT FROM bgw.login WHERE login.owner = process.owner) THEN pg_catalog.format('there is no login for role "%s"', pg_catalog.pg_get_userbyid(process.owner))
-        WHEN NOT coalesce(worker.enabled, true) THEN 'worker is not enabled'
-        WHEN bgw.lacks_database(database) THEN pg_catalog.format('database "%s" does not exist or accepts no connections', database)
-        WHEN worker.naptime IS NOT NULL AND bgw.nap_of(worker) IS NULL THEN pg_catalog.format('configuration parameter "%s" does not exist', worker.naptime)
-        WHEN process.next_start > bgw.now() THEN 'restart time'
-        WHEN NOT bgw.has_live_node() THEN 'a controller: none is running'
-        WHEN NOT EXISTS (SELECT FROM bgw.node WHERE node.login = process.owner AND NOT node.fenced) THEN pg_catalog.format('a controller that logs in as "%s"', pg_catalog.pg_get_userbyid(process.owner))
-        WHEN worker.library_name IS NOT NULL AND NOT EXISTS (SELECT FROM bgw.node WHERE worker.library_name = ANY (node.libraries) AND NOT node.fenced)
-            THEN pg_catalog.format('a controller with the library "%s"', worker.library_name)
-        WHEN process.takes_slot THEN pg_catalog.format('a free slot: max_worker_processes is %s', (SELECT sum(node.max_worker_processes) FROM bgw.node WHERE NOT node.fenced))
-        ELSE 'its turn'
-    END;
-END;
-$$;
-COMMENT ON FUNCTION bgw.obstacle(bgw.process, bgw.worker) IS 'Why a process that waits is not started.';

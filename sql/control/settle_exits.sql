@@ -55,11 +55,3 @@ COMMENT ON FUNCTION bgw.settle_exits(jsonb) IS
 done: its work was finished before anybody could end it.
 age: how many milliseconds ago, so that no clock but the server''s counts.
 interrupted: the controller is stopping.  lost: the node is gone.  An attempt that is already settled is passed over.';
-
-CREATE OR REPLACE FUNCTION bgw.error_text(exit_code integer, message text, detail text, hint text, context text) RETURNS text
-LANGUAGE sql IMMUTABLE PARALLEL SAFE
-AS $$
-    SELECT CASE WHEN message IS NOT NULL AND exit_code IS DISTINCT FROM 0
-        THEN 'ERROR:  ' || message || coalesce(E'\nDETAIL:  ' || detail, '') || coalesce(E'\nHINT:  ' || hint, '') || coalesce(E'\nCONTEXT:  ' || context, '') END
-$$;
-COMMENT ON FUNCTION bgw.error_text(integer, text, text, text, text) IS 'An error as psql prints it; NULL for exit code 0.';

@@ -1,6 +1,6 @@
 -- bgw.take_orders: one node's next orders: what to signal, what to start, and when to look again.
 -- Called by src/catalog.ts together with bgw.report, in one round trip: the two are the whole protocol.
--- Lock order: node, then process by handle.  Next: src/controller.ts obeys.
+-- Lock order: node, then process by handle.  Next: sql/control/claim_startable.sql, then src/controller.ts obeys.
 
 CREATE OR REPLACE FUNCTION bgw.take_orders(node_id bigint, epoch integer, room integer) RETURNS jsonb
 LANGUAGE plpgsql

@@ -29,6 +29,32 @@ AS $$
 $$;
 COMMENT ON FUNCTION bgw.stat_workers() IS 'The part of bgw_stat_activity that core lacks, as the reader may see it.';
 
+CREATE OR REPLACE FUNCTION bgw.obstacle(process bgw.process, worker bgw.worker) RETURNS text
+LANGUAGE plpgsql STABLE
+AS $$
+DECLARE
+    database text := bgw.database_of(coalesce(worker.database, process.database), process.owner);
+BEGIN
+    -- In the order of the conditions in claim_startable.
+    RETURN CASE
+        WHEN process.stop_requested_at IS NOT NULL THEN 'termination'
+        WHEN pg_catalog.pg_get_userbyid(process.owner) ~ '^unknown [(]OID=' THEN pg_catalog.format('role with OID %s does not exist', process.owner)
+        WHEN NOT EXISTS (SELECT FROM bgw.login WHERE login.owner = process.owner) THEN pg_catalog.format('there is no login for role "%s"', pg_catalog.pg_get_userbyid(process.owner))
+        WHEN NOT coalesce(worker.enabled, true) THEN 'worker is not enabled'
+        WHEN bgw.lacks_database(database) THEN pg_catalog.format('database "%s" does not exist or accepts no connections', database)
+        WHEN worker.naptime IS NOT NULL AND bgw.nap_of(worker) IS NULL THEN pg_catalog.format('configuration parameter "%s" does not exist', worker.naptime)
+        WHEN process.next_start > bgw.now() THEN 'restart time'
+        WHEN NOT bgw.has_live_node() THEN 'a controller: none is running'
+        WHEN NOT EXISTS (SELECT FROM bgw.node WHERE node.login = process.owner AND NOT node.fenced) THEN pg_catalog.format('a controller that logs in as "%s"', pg_catalog.pg_get_userbyid(process.owner))
+        WHEN worker.library_name IS NOT NULL AND NOT EXISTS (SELECT FROM bgw.node WHERE worker.library_name = ANY (node.libraries) AND NOT node.fenced)
+            THEN pg_catalog.format('a controller with the library "%s"', worker.library_name)
+        WHEN process.takes_slot THEN pg_catalog.format('a free slot: max_worker_processes is %s', (SELECT sum(node.max_worker_processes) FROM bgw.node WHERE NOT node.fenced))
+        ELSE 'its turn'
+    END;
+END;
+$$;
+COMMENT ON FUNCTION bgw.obstacle(bgw.process, bgw.worker) IS 'Why a process that waits is not started.';
+
 CREATE OR REPLACE FUNCTION bgw.own_settings(owner oid, name text, library_name text) RETURNS jsonb
 LANGUAGE sql STABLE
 AS $$

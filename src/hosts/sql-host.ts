@@ -73,14 +73,19 @@ export class SqlHost implements Host {
   async #main(): Promise<Exit> {
     for (;;) {
       const session = await this.#acquire();
-      if (!session) return { exit_code: 0 };
+      if (!session) return this.#terminated();
       const exit = await this.#runOnce(session);
       if (exit.exit_code !== 0 || this.#naptime === null) return exit;
-      if (this.#stop.signal.aborted) return { exit_code: 0 };
+      if (this.#stop.signal.aborted) return this.#terminated();
       await this.#context.clock.sleep(this.#naptime * 1000, this.#latch.signal);
       this.#latch = new AbortController();
-      if (this.#stop.signal.aborted) return { exit_code: 0 };
+      if (this.#stop.signal.aborted) return this.#terminated();
     }
+  }
+
+  /** How an attempt ends that was terminated between two runs. */
+  #terminated(): Exit {
+    return { exit_code: 0, error: administratorCommand(this.order.name) };
   }
 
   /** A session, or none if the worker is to end. A server that is away for now is waited for: nothing has begun yet. */

@@ -83,16 +83,22 @@ export interface ControllerProcess {
 /** `bgw run` as a user starts it; serves when this resolves. */
 export async function spawnController(db: TestDatabase, args: string[] = []): Promise<ControllerProcess> {
   const program = join(findPackageRoot(), 'dist', 'cli.js');
-  const child = spawn(process.execPath, [program, 'run', '--url', db.url, ...args], { env: { PATH: process.env['PATH'] } });
+  const child = spawn(process.execPath, [program, 'run', '--url', db.url, ...args], {
+    env: { PATH: process.env['PATH'] },
+  });
   const lines: Record<string, unknown>[] = [];
   let rest = '';
   child.stderr.on('data', (chunk: Buffer) => {
     const parts = (rest + chunk.toString()).split('\n');
     rest = parts.pop() ?? '';
-    for (const part of parts) lines.push(part.startsWith('{') ? (JSON.parse(part) as Record<string, unknown>) : { msg: part });
+    for (const part of parts)
+      lines.push(part.startsWith('{') ? (JSON.parse(part) as Record<string, unknown>) : { msg: part });
   });
   const said: ControllerProcess['said'] = (message, deadline = 10_000) =>
-    until(() => lines.find((line) => message.test(String(line['msg']))), { deadline, what: `${message} among ${inspect(lines)}` });
+    until(() => lines.find((line) => message.test(String(line['msg']))), {
+      deadline,
+      what: `${message} among ${inspect(lines)}`,
+    });
   await said(/joined at epoch/);
   return {
     child,
@@ -111,7 +117,10 @@ export async function spawnController(db: TestDatabase, args: string[] = []): Pr
 
 /** Waits until no backend of a node is left in the database. */
 export async function nothingLeft(db: TestDatabase): Promise<void> {
-  await until(async () => (await ownBackends(db)).length === 0, { what: 'the end of every backend of a node', deadline: 5000 });
+  await until(async () => (await ownBackends(db)).length === 0, {
+    what: 'the end of every backend of a node',
+    deadline: 5000,
+  });
 }
 
 /** Application names of the backends that nodes and workers have in the database. */
