@@ -1,5 +1,7 @@
 -- bgw.define_library: what the init of a TypeScript library defines, as if its owner had called bgw_define_setting and bgw_register.
 -- Called by src/catalog.ts when a node joins.  PostgreSQL counterpart: _PG_init.
+-- Every argument is given, with its type: where anybody may create functions in public (before PostgreSQL 15), one with
+-- fewer arguments would otherwise be preferred, and run on the control session.
 
 CREATE OR REPLACE FUNCTION bgw.define_library(settings jsonb, workers jsonb) RETURNS void
 LANGUAGE plpgsql
@@ -11,9 +13,10 @@ BEGIN
     FROM pg_catalog.jsonb_populate_recordset(NULL::bgw.setting, settings) AS setting;
 
     PERFORM public.bgw_register(
-        name => worker.name, type => worker.type, library_name => worker.library_name, function_name => worker.function_name, main_arg => worker.main_arg,
-        restart_time => coalesce(worker.restart_time, interval '-1 s'), start_time => worker.start_time, flags => worker.flags,
-        autostart => worker.autostart, max_instances => worker.max_instances)
+        name => worker.name, command => NULL::text, naptime => NULL::text, restart_time => coalesce(worker.restart_time, interval '-1 s'),
+        autostart => worker.autostart, library_name => worker.library_name, function_name => worker.function_name, main_arg => worker.main_arg,
+        database => NULL::text, mode => 'session'::text, timeout => NULL::interval, max_instances => worker.max_instances,
+        start_time => worker.start_time, flags => worker.flags, type => worker.type, enabled => true)
     FROM pg_catalog.jsonb_populate_recordset(NULL::bgw.worker, workers) AS worker;
 END;
 $$;
