@@ -107,12 +107,15 @@ export class Doorbell implements AsyncDisposable {
   }
 
   async #hearOneself(subscriber: Subscriber, ownChannel: string): Promise<void> {
-    const heard = new Promise<true>((resolve) => {
-      subscriber.notifications.once(ownChannel, () => resolve(true));
+    const deadline = new AbortController();
+    let inTime = false;
+    subscriber.notifications.once(ownChannel, () => {
+      inTime = true;
+      deadline.abort();
     });
     await subscriber.notify(ownChannel);
-    const inTime = await Promise.race([heard, this.#options.clock.sleep(HEARD_WITHIN).then(() => false)]);
-    if (!inTime) throw new Error('a notification that was sent did not arrive');
+    await this.#options.clock.sleep(HEARD_WITHIN, AbortSignal.any([deadline.signal, this.#stop.signal]));
+    if (!inTime && !this.#stop.signal.aborted) throw new Error('a notification that was sent did not arrive');
   }
 }
 
