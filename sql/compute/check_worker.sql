@@ -58,6 +58,11 @@ BEGIN
         RAISE EXCEPTION USING ERRCODE = 'invalid_parameter_value',
             MESSAGE = pg_catalog.format('worker "%s": a command needs the flag "backend_database_connection"', worker.name);
     END IF;
+    IF worker.mode NOT IN ('session', 'atomic') THEN
+        RAISE EXCEPTION USING ERRCODE = 'invalid_parameter_value',
+            MESSAGE = pg_catalog.format('worker "%s": invalid mode "%s"', worker.name, worker.mode),
+            HINT = 'Available modes: session, atomic.';
+    END IF;
     IF worker.naptime IS NOT NULL AND worker.command IS NULL THEN
         RAISE EXCEPTION USING ERRCODE = 'invalid_parameter_value',
             MESSAGE = pg_catalog.format('worker "%s": a library function has no nap time', worker.name),

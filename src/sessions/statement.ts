@@ -2,6 +2,7 @@
  * One user command on the wire: sent as psql would send it, its rows thrown away, its tags, counts and notices kept.
  * Never buffers what a worker returns (I13).  Speaks to pg's Client through its Submittable interface.
  */
+import { BgwError } from '../errors.ts';
 import type { Connection, DatabaseError, Submittable } from 'pg';
 
 export interface StatementResult {
@@ -28,6 +29,7 @@ export class Statement implements Submittable {
   #finish!: (result: StatementResult) => void;
   #commandTag: string | undefined;
   #error: Error | undefined;
+  #refusedCopy: BgwError | undefined;
 
   constructor(text: string) {
     this.#text = text;
@@ -46,7 +48,7 @@ export class Statement implements Submittable {
 
   /** pg hands a query over after its error message: what follows (ReadyForQuery) no longer comes here. */
   handleError(error: Error | DatabaseError): void {
-    this.#error ??= error;
+    this.#error ??= this.#refusedCopy ?? error;
     this.#end();
   }
 
@@ -56,7 +58,9 @@ export class Statement implements Submittable {
 
   /** COPY ... FROM STDIN: a background worker has no client to copy from. */
   handleCopyInResponse(connection: CopyConnection): void {
-    connection.sendCopyFail('COPY FROM STDIN is not possible in a background worker');
+    const message = 'COPY FROM STDIN is not possible in a background worker';
+    this.#refusedCopy = new BgwError('0A000', { message, hint: 'Copy from a file of the server, or insert rows.' });
+    connection.sendCopyFail(message);
   }
 
   handleRowDescription(): void {}
