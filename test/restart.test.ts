@@ -1,0 +1,183 @@
+/** What becomes of a worker that ended: the restart rule, crashes, quarantine, autostart. */
+import { expect, test } from './support/controller.ts';
+import { onServer, type TestDatabase } from './support/database.ts';
+import { until } from './support/until.ts';
+
+const FAILS = `DO $$ BEGIN RAISE EXCEPTION 'boom' USING DETAIL = 'the detail'; END $$`;
+
+async function row(db: TestDatabase, handle: bigint): Promise<Record<string, unknown>> {
+  const { rows } = await db.query('SELECT * FROM bgw_stat_activity WHERE handle = $1', [handle]);
+  return (rows[0] ?? {}) as Record<string, unknown>;
+}
+
+test('a worker that fails starts again after its restart time, under the same handle', async ({ db, controller }) => {
+  await db.query(`SELECT bgw_register('fails', $1, restart_time => '50 ms')`, [FAILS]);
+  const handle = await db.value<bigint>(`SELECT bgw_launch('fails')`);
+  await until(async () => Number((await row(db, handle))['restarts']) >= 3);
+  expect(
+    await db.value(`SELECT count(*) > 2 FROM bgw_run_history WHERE handle = $1 AND status = 'failed'`, [handle]),
+  ).toBe(true);
+  expect(controller.observations.some(({ kind }) => kind === 'connection_lost')).toBe(false);
+});
+
+test('while it waits the view shows the error, when it starts again and what it waits for', async ({
+  db,
+  controller,
+}) => {
+  await db.query(`SELECT bgw_register('fails', $1, restart_time => '1 h')`, [FAILS]);
+  const handle = await db.value<bigint>(`SELECT bgw_launch('fails')`);
+  await controller.saw('worker_exited', { handle: String(handle) });
+  await until(async () => (await row(db, handle))['restarts'] === 1);
+  expect(await row(db, handle)).toMatchObject({
+    status: 'not_yet_started',
+    last_exit_code: 1,
+    last_sqlstate: 'P0001',
+    last_error: expect.stringMatching(/^ERROR: {2}boom\nDETAIL: {2}the detail\nCONTEXT: /),
+    waiting_for: 'restart time',
+    next_start: expect.any(Date),
+  });
+  expect(
+    await db.value(`SELECT next_start - now() BETWEEN '59 min' AND '1 h' FROM bgw_stat_activity WHERE handle = $1`, [
+      handle,
+    ]),
+  ).toBe(true);
+});
+
+test('bgw_restart starts a waiting worker at once, and a running one again under its handle', async ({
+  db,
+  controller,
+}) => {
+  await db.query(`SELECT bgw_register('fails', $1, restart_time => '1 h')`, [FAILS]);
+  const waiting = await db.value<bigint>(`SELECT bgw_launch('fails')`);
+  await until(async () => (await row(db, waiting))['restarts'] === 1);
+  expect(await db.value('SELECT bgw_restart($1::bigint)', [waiting])).toBe(true);
+  await until(async () => (await row(db, waiting))['restarts'] === 2);
+
+  const running = await db.value<bigint>(`SELECT bgw_launch_sql('SELECT pg_sleep(600)')`);
+  const first = (await db.query('CALL bgw_wait_for_startup($1)', [running])).rows[0].pid;
+  await db.query('SELECT bgw_restart($1::bigint)', [running]);
+  await until(async () => (await row(db, running))['restarts'] === 1);
+  await db.query('CALL bgw_wait_for_startup($1)', [running]);
+  expect(first).toBeGreaterThan(0);
+  expect(
+    controller.observations.filter((seen) => seen.kind === 'worker_started' && seen.handle === String(running)),
+  ).toHaveLength(2);
+});
+
+test('a worker that never restarts is unregistered after a failure, and so is one that is done', async ({
+  db,
+  controller,
+}) => {
+  await db.query(`SELECT bgw_register('once', $1), bgw_register('never', $1, naptime => '1 s', restart_time => '-1')`, [
+    FAILS,
+  ]);
+  for (const name of ['once', 'never']) {
+    const handle = await db.value<bigint>('SELECT bgw_launch($1)', [name]);
+    await controller.saw('worker_exited', { handle: String(handle) });
+    await db.query('CALL bgw_wait_for_shutdown($1)', [handle]);
+  }
+  const { rows } = await db.query(
+    `SELECT status, handle, last_exit_code, last_sqlstate FROM bgw_stat_activity WHERE name IN ('once', 'never')`,
+  );
+  const stopped = { status: 'stopped', handle: null, last_exit_code: 1, last_sqlstate: 'P0001' };
+  expect(rows).toEqual([stopped, stopped]);
+});
+
+test('the rule, as a table: exit code, restart time, next start', async ({ db }) => {
+  const next = `SELECT bgw.next_start($1, $2::interval, '2026-01-01 00:00+00') = '2026-01-01 00:00:10+00'`;
+  expect(await db.value(next, [0, '10 s'])).toBe(null);
+  expect(await db.value(next, [1, '10 s'])).toBe(true);
+  expect(await db.value(next, [77, '10 s'])).toBe(true);
+  expect(await db.value(next, [null, '10 s'])).toBe(true);
+  expect(await db.value(next, [1, null])).toBe(null);
+  const final = 'SELECT bgw.final_status($1, $2, $3, $4)';
+  expect(await db.value(final, [0, null, false, false])).toBe('done');
+  expect(await db.value(final, [1, '22012', false, false])).toBe('failed');
+  expect(await db.value(final, [null, null, false, false])).toBe('failed');
+  expect(await db.value(final, [1, '57014', false, false])).toBe('cancelled');
+  expect(await db.value(final, [0, '57P01', true, false])).toBe('cancelled');
+  expect(await db.value(final, [1, '57014', false, true])).toBe('expired');
+});
+
+test('the rule through the protocol, on a clock moved by hand', async ({ db }) => {
+  await db.query(`SET bgw.fake_now = '2026-01-01 00:00+00'`);
+  const { rows } = await db.query(`SELECT * FROM bgw.join_node('by hand', '{}', 8)`);
+  const { node_id: node, epoch } = rows[0];
+  await db.query(`SELECT bgw_register('fails', 'SELECT 1', restart_time => '10 min')`);
+  const handle = await db.value<bigint>(`SELECT bgw_launch('fails')`);
+  const take = async (): Promise<{ orders: { run_id: string }[]; wake_ms: number }> =>
+    db.value('SELECT bgw.take_orders($1, $2, 8)', [node, epoch]);
+  const [order] = (await take()).orders;
+  const exited = JSON.stringify([
+    { kind: 'exited', handle: String(handle), run_id: order?.run_id, exit_code: 1, age: 0 },
+  ]);
+  await db.query('SELECT bgw.report($1, $2, $3)', [node, epoch, exited]);
+  expect(await take()).toMatchObject({ orders: [], wake_ms: 2000 });
+  await db.query(`SET bgw.fake_now = '2026-01-01 00:09:59+00'`);
+  expect(await take()).toMatchObject({ orders: [], wake_ms: 1000 });
+  await db.query(`SET bgw.fake_now = '2026-01-01 00:10:00+00'`);
+  expect((await take()).orders).toHaveLength(1);
+  // A report about the attempt before changes nothing (I2).
+  await db.query('SELECT bgw.report($1, $2, $3)', [node, epoch, exited]);
+  expect(await db.value('SELECT restarts FROM bgw.process WHERE id = $1', [handle])).toBe(1);
+});
+
+test('a process that is killed is a crash: it has no exit code, and restarts by its rule', async ({
+  db,
+  controller,
+}) => {
+  await db.query(`SELECT bgw_launch('hello_world')`);
+  const handle = await db.value<bigint>(`SELECT bgw_launch('hello_signal')`);
+  const { osPid } = await controller.saw('worker_started', { handle: String(handle) });
+  await db.query(`UPDATE bgw.worker SET restart_time = '50 ms' WHERE name = 'hello_signal'`);
+  process.kill(osPid ?? 0, 'SIGKILL');
+  await until(async () => (await row(db, handle))['restarts'] === 1 && (await row(db, handle))['status'] === 'started');
+  expect(
+    (await db.query('SELECT status, exit_code, message FROM bgw_run_history WHERE handle = $1', [handle])).rows,
+  ).toEqual([
+    { status: 'failed', exit_code: null, message: 'background worker "hello_signal" was terminated by signal SIGKILL' },
+  ]);
+  expect(
+    controller.observations.filter((seen) => seen.kind === 'worker_exited' && seen.name === 'hello_world'),
+  ).toEqual([]);
+});
+
+test('a bad row is not started, says why, and stops nobody', async ({ db, controller }) => {
+  const role = `${db.name}_gone`;
+  await onServer(`CREATE ROLE ${role}`);
+  await db.query(`GRANT ${role} TO CURRENT_USER`);
+  await db.query(`SET ROLE ${role}`);
+  await db.query(`SELECT bgw_register('of nobody', 'SELECT 1', autostart => true)`);
+  await db.query('RESET ROLE');
+  await onServer(`DROP ROLE ${role}`);
+  await db.query(`SELECT bgw_register('nowhere', 'SELECT 1', database => 'there_is_none'), bgw_launch('nowhere')`);
+  await db.query(
+    `SELECT bgw_register('no library', library_name => 'there_is_none', function_name => 'main'), bgw_launch('no library')`,
+  );
+  await db.query(`SELECT bgw_register('no setting', 'SELECT 1', naptime => 'there.is_none'), bgw_launch('no setting')`);
+  const good = await db.value<bigint>(`SELECT bgw_launch_sql('SELECT 1')`);
+  await controller.saw('worker_exited', { handle: String(good), exitCode: 0 });
+  const { rows } = await db.query(
+    `SELECT name, waiting_for FROM bgw_stat_activity WHERE status = 'not_yet_started' ORDER BY name`,
+  );
+  expect(rows).toEqual([
+    { name: 'no library', waiting_for: 'a controller with the library "there_is_none"' },
+    { name: 'no setting', waiting_for: 'configuration parameter "there.is_none" does not exist' },
+    { name: 'nowhere', waiting_for: 'database "there_is_none" does not exist or accepts no connections' },
+    { name: 'of nobody', waiting_for: expect.stringMatching(/^role with OID \d+ does not exist$/) },
+  ]);
+});
+
+test('an autostart worker runs when the first controller comes, once, and again with the next first one (I1)', async ({
+  db,
+  startController,
+}) => {
+  await db.query('CREATE TABLE ran (at timestamptz DEFAULT now())');
+  await db.query(`SELECT bgw_register('auto', 'INSERT INTO ran DEFAULT VALUES', autostart => true)`);
+  const [first, second] = await Promise.all([startController(), startController()]);
+  await until(() => db.value(`SELECT count(*) > 0 FROM bgw_run_history WHERE name = 'auto'`));
+  expect(await db.value('SELECT count(*)::int FROM ran')).toBe(1);
+  await Promise.all([first.stop(), second.stop()]);
+  await startController();
+  await until(async () => (await db.value('SELECT count(*)::int FROM ran')) === 2);
+});
