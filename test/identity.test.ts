@@ -1,10 +1,10 @@
 /** Whose rows and whose SQL: a second role sees and changes its own, and runs nothing in identity mode self (HARDENING A). */
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
-import pg from 'pg';
+import type pg from 'pg';
 import { findPackageRoot } from '../src/package-root.ts';
 import { expect, test as controllerTest } from './support/controller.ts';
-import { onServer } from './support/database.ts';
+import { onServer, SPARED } from './support/database.ts';
 import { until } from './support/until.ts';
 
 interface Role {
@@ -25,6 +25,7 @@ const test = controllerTest.extend<{ alice: Role }>({
       password: 'alice',
       database: db.name,
       connectionString: '',
+      application_name: SPARED,
     });
     await use({ name, client });
     await client.end();

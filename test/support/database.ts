@@ -15,6 +15,9 @@ import { TEMPLATE } from './server.ts';
 
 export { expect } from 'vitest';
 
+/** The application name of sessions of unprivileged roles, which the tests of kill_idle leave alone. */
+export const SPARED = 'bgw_test_spared';
+
 export interface TestDatabase {
   url: string;
   name: string;
