@@ -262,16 +262,21 @@ test("a user's own graphile-migrate project works in the same database, before a
   const project = version({ migrations: ['CREATE TABLE public.theirs (id int);'] });
   const graphileMigrate = await userProject(project.migrationsDir, empty.url);
   await graphileMigrate();
-  await install(empty);
+  await migrate(await empty.client());
   expect(await empty.value(`SELECT to_regclass('public.theirs') IS NOT NULL`)).toBe(true);
 
-  const bodies = ['CREATE TABLE public.theirs (id int);', 'CREATE TABLE public.more (id int);'];
+  const registration = `SELECT bgw_register(name => 'rollup', command => $$CALL rollup()$$, naptime => '10 s', restart_time => '5 s', autostart => true);
+    SELECT bgw_define_setting('rollup.keep', boot_val => '30d', vartype => 'integer', unit => 'd');`;
+  const bodies = ['CREATE TABLE public.theirs (id int);', `CREATE TABLE public.more (id int); ${registration}`];
   await (
     await userProject(version({ migrations: bodies }).migrationsDir, empty.url)
   )();
   expect(await empty.value('SELECT count(*) FROM graphile_migrate.migrations')).toBe(2n);
   expect(await empty.value(`SELECT to_regclass('public.more') IS NOT NULL`)).toBe(true);
-  expect(await install(empty)).toEqual({ applied: [], sqlLayer: 'unchanged' });
+  expect((await empty.query(`SELECT status, settings FROM bgw_stat_activity WHERE name = 'rollup'`)).rows).toEqual([
+    { status: 'not_yet_started', settings: { 'rollup.keep': '30d' } },
+  ]);
+  expect(await migrate(await empty.client())).toEqual({ applied: [], sqlLayer: 'unchanged' });
 });
 
 /** A project whose migrations/committed is `committed`, and its `graphile-migrate migrate`. */
