@@ -3,9 +3,7 @@
  * rings.  Level-based: a wake-up says "look", never "what".  Keeps I10: a lost notification costs one poll interval.
  * Next: sql/control/take_orders.sql, then src/hosts/sql-host.ts or src/hosts/process-host.ts.
  */
-import type { ClientConfig } from 'pg';
 import { Alarm } from './alarm.ts';
-import type { Clock } from './clock.ts';
 import { Doorbell } from './doorbell.ts';
 import { BgwError, describeError } from './errors.ts';
 import { EventQueue } from './events.ts';
@@ -14,19 +12,12 @@ import { ProcessHost } from './hosts/process-host.ts';
 import { Roster } from './hosts/roster.ts';
 import { Spares } from './hosts/spares.ts';
 import { SqlHost } from './hosts/sql-host.ts';
-import type { LoadedLibrary } from './libraries.ts';
-import { Node } from './node.ts';
+import { Node, type NodeSettings } from './node.ts';
 import type { Observe } from './observation.ts';
 import type { StartOrder } from './orders.ts';
 import { Pool } from './sessions/pool.ts';
 
-export interface ControllerOptions {
-  connection: ClientConfig;
-  nodeName: string;
-  maxWorkerProcesses: number;
-  libraries: readonly LoadedLibrary[];
-  clock: Clock;
-  observe: Observe;
+export interface ControllerOptions extends NodeSettings {
   onReady?: (() => void) | undefined;
 }
 

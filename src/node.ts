@@ -13,13 +13,17 @@ import type { Event, Order } from './orders.ts';
 import type { Signaller } from './sessions/cancel.ts';
 import type { Backend } from './sessions/session.ts';
 
-export interface NodeOptions {
+/** What a node is told by whoever starts it. */
+export interface NodeSettings {
   connection: ClientConfig;
   nodeName: string;
   maxWorkerProcesses: number;
   libraries: readonly LoadedLibrary[];
   clock: Clock;
   observe: Observe;
+}
+
+export interface NodeOptions extends NodeSettings {
   /** Run ids of what is running here. */
   runIds: () => string[];
   /** Ends every run but these: the database knows of no other. */

@@ -31,27 +31,8 @@ CREATE OR REPLACE PROCEDURE public.bgw_wait_for_startup(
     handle bigint, timeout interval DEFAULT '60 s', INOUT status text DEFAULT NULL, INOUT pid integer DEFAULT NULL)
 LANGUAGE plpgsql
 AS $$
-DECLARE
-    started_at timestamptz := pg_catalog.clock_timestamp();
-    in_block boolean := pg_catalog.statement_timestamp() - pg_catalog.transaction_timestamp() > interval '2 ms';
-    nap double precision := 0.002;
 BEGIN
-    PERFORM bgw.check_committed(handle);
-    LOOP
-        SELECT * INTO status, pid FROM public.bgw_get_pid(handle);
-        IF status <> 'not_yet_started' THEN
-            RETURN;
-        ELSIF pg_catalog.clock_timestamp() > started_at + timeout THEN
-            status := CASE WHEN bgw.has_live_node() THEN status ELSE 'postmaster_died' END;
-            RETURN;
-        END IF;
-        PERFORM pg_catalog.pg_sleep(nap);
-        nap := least(nap * 1.5, 0.1);
-        -- What waits long must not hold a snapshot: CREATE INDEX CONCURRENTLY would wait for it, and this for the index.
-        IF nap > 0.02 AND NOT in_block THEN
-            COMMIT;
-        END IF;
-    END LOOP;
+    CALL bgw.wait_for(handle, '{started,stopped,postmaster_died}', timeout, status, pid);
 END;
 $$;
 COMMENT ON PROCEDURE public.bgw_wait_for_startup(bigint, interval, text, integer) IS
@@ -64,14 +45,28 @@ CREATE OR REPLACE PROCEDURE public.bgw_wait_for_shutdown(
 LANGUAGE plpgsql
 AS $$
 DECLARE
+    pid integer;
+BEGIN
+    CALL bgw.wait_for(handle, '{stopped}', timeout, status, pid);
+END;
+$$;
+COMMENT ON PROCEDURE public.bgw_wait_for_shutdown(bigint, interval, text) IS
+'Waits until the process is finished and its backend gone.  Returns stopped; after the timeout (default 60 s) its status then, or postmaster_died
+if no node is alive.  Errors: 55000 it was launched in this very transaction.
+Example: CALL bgw_wait_for_shutdown(4711, ''10 s'');';
+
+CREATE OR REPLACE PROCEDURE bgw.wait_for(handle bigint, wanted text[], timeout interval, INOUT status text, INOUT pid integer)
+LANGUAGE plpgsql
+AS $$
+DECLARE
     started_at timestamptz := pg_catalog.clock_timestamp();
     in_block boolean := pg_catalog.statement_timestamp() - pg_catalog.transaction_timestamp() > interval '2 ms';
     nap double precision := 0.002;
 BEGIN
     PERFORM bgw.check_committed(handle);
     LOOP
-        SELECT process.status INTO status FROM public.bgw_get_pid(handle) AS process;
-        IF status = 'stopped' THEN
+        SELECT * INTO status, pid FROM public.bgw_get_pid(handle);
+        IF status = ANY (wanted) THEN
             RETURN;
         ELSIF pg_catalog.clock_timestamp() > started_at + timeout THEN
             status := CASE WHEN bgw.has_live_node() THEN status ELSE 'postmaster_died' END;
@@ -86,10 +81,8 @@ BEGIN
     END LOOP;
 END;
 $$;
-COMMENT ON PROCEDURE public.bgw_wait_for_shutdown(bigint, interval, text) IS
-'Waits until the process is finished and its backend gone.  Returns stopped; after the timeout (default 60 s) its status then, or postmaster_died
-if no node is alive.  Errors: 55000 it was launched in this very transaction.
-Example: CALL bgw_wait_for_shutdown(4711, ''10 s'');';
+COMMENT ON PROCEDURE bgw.wait_for(bigint, text[], interval, text, integer) IS
+'Waits until the process has one of these statuses, and returns it with the pid; what both bgw_wait_for_... do.  Errors: 55000.';
 
 CREATE OR REPLACE FUNCTION bgw.check_committed(handle bigint) RETURNS void
 LANGUAGE plpgsql
