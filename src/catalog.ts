@@ -10,6 +10,7 @@ import { decodeOrders, encodeEvents, type Event, type Order } from './orders.ts'
 import type { SettingMessage } from './sdk/channel.ts';
 import type { Definitions } from './sdk/library.ts';
 import type { Signaller } from './sessions/cancel.ts';
+import { endClient } from './sessions/end.ts';
 import type { Backend } from './sessions/session.ts';
 
 /** What every call of a node carries. */
@@ -79,7 +80,7 @@ export class Catalog implements Signaller {
       );
       return new Catalog(client, checkServer(client, rows[0]), clock);
     } catch (error) {
-      await client.end();
+      await endClient(client);
       throw error;
     }
   }
@@ -154,7 +155,7 @@ export class Catalog implements Signaller {
   }
 
   async close(): Promise<void> {
-    await this.#client.end();
+    await endClient(this.#client);
   }
 
   /** By pid and start time: a pid alone may by now be somebody else's. */

@@ -24,6 +24,7 @@ const CHANNEL = 'bgw';
 /** How often it rings itself: a half-open connection is noticed within this time and HEARD_WITHIN. */
 const SELF_TEST_EVERY = 20_000;
 const HEARD_WITHIN = 5000;
+const CLOSED_WITHIN = 1000;
 
 export class Doorbell implements AsyncDisposable {
   readonly #options: DoorbellOptions;
@@ -84,12 +85,22 @@ export class Doorbell implements AsyncDisposable {
       await Promise.race([this.#subscribe(subscriber, ownChannel), failure]);
       while (!this.#stop.signal.aborted) {
         await Promise.race([this.#hearOneself(subscriber, ownChannel), failure]);
-        onHeard();
+        if (!this.#stop.signal.aborted) onHeard();
         await Promise.race([this.#options.clock.sleep(SELF_TEST_EVERY, this.#stop.signal), failure]);
       }
     } finally {
-      await subscriber.close().catch(() => undefined);
+      await this.#close(subscriber);
     }
+  }
+
+  /** Of a connection that has failed, pg does not always say that it has ended. */
+  async #close(subscriber: Subscriber): Promise<void> {
+    const closed = new AbortController();
+    void subscriber.close().then(
+      () => closed.abort(),
+      () => closed.abort(),
+    );
+    await this.#options.clock.sleep(CLOSED_WITHIN, closed.signal);
   }
 
   async #subscribe(subscriber: Subscriber, ownChannel: string): Promise<void> {

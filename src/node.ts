@@ -46,6 +46,7 @@ export class Node implements Signaller {
   #outage: { attempts: number; observed: string | undefined } | undefined;
   #resumedAt = -Infinity;
   #abandoning = false;
+  #closed = false;
 
   constructor(options: NodeOptions) {
     this.#options = options;
@@ -64,7 +65,7 @@ export class Node implements Signaller {
       // kill_idle and its like leave the sessions of a node alone; a fencing ends them.
       await catalog.registerSession(this.#joined(), await catalog.ownPid(), String(this.#options.connection.database));
     } catch (error) {
-      await catalog.close().catch(() => undefined);
+      await catalog.close();
       throw error;
     }
     this.#catalog = catalog;
@@ -81,7 +82,7 @@ export class Node implements Signaller {
   /** After an exchange has failed: comes back. What went wrong is observed once per outage. Returns early when aborted. */
   async recover(reason: unknown, signal: AbortSignal): Promise<void> {
     const { clock } = this.#options;
-    await this.#catalog?.close().catch(() => undefined);
+    await this.#catalog?.close();
     const outage = (this.#outage ??= { attempts: 0, observed: undefined });
     await this.#observeTrouble(describeError(reason), outage);
     for (; !signal.aborted; outage.attempts += 1) {
@@ -104,8 +105,10 @@ export class Node implements Signaller {
     this.#options.observe({ kind: 'node_left', node: this.#options.nodeName });
   }
 
+  /** Ends the control session; what waits for it to come back fails. */
   async close(): Promise<void> {
-    await this.#catalog?.close().catch(() => undefined);
+    this.#closed = true;
+    await this.#catalog?.close();
   }
 
   registerSession(pid: number, database: string): Promise<string> {
@@ -175,7 +178,7 @@ export class Node implements Signaller {
       try {
         return await work(this.#connected());
       } catch (error) {
-        if (this.#abandoning || isOfServer(describeError(error))) throw error;
+        if (this.#closed || this.#abandoning || isOfServer(describeError(error))) throw error;
         await this.#options.clock.sleep(RETRY_EVERY);
       }
     }

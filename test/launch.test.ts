@@ -90,6 +90,11 @@ test('a launch passes its argument and its names on', async ({ db, controller })
     { name: 'teller', handle: String(first), run_id: expect.stringMatching(/^\d+$/), arg: '{"n": 1}' },
     { name: 'teller', handle: String(second), run_id: expect.stringMatching(/^\d+$/), arg: '[12345678901234567890]' },
   ]);
+  const runs = await until(async () => {
+    const { rows } = await db.query('SELECT run_id::text FROM bgw_run_history ORDER BY handle');
+    return rows.length === 2 && rows;
+  });
+  expect(runs).toEqual(rows.map(({ run_id }) => ({ run_id })));
 });
 
 test('an unknown worker is an error with a suggestion', async ({ db }) => {
@@ -133,6 +138,51 @@ test('waiting in the transaction of the launch is refused', async ({ db }) => {
     code: '55000',
     hint: 'COMMIT first.',
   });
+});
+
+test('waiting in the transaction of the launch is refused, also when a savepoint stands between', async ({ db }) => {
+  await db.query('BEGIN');
+  await db.query('SAVEPOINT before');
+  const handle = await db.value<bigint>(`SELECT bgw_launch('hello_world')`);
+  await db.query('RELEASE before');
+  await expect(db.query(`CALL bgw_wait_for_startup($1, '100 ms')`, [handle])).rejects.toMatchObject({ code: '55000' });
+});
+
+for (const [how, open] of [
+  ['statement by statement', ['BEGIN', 'INSERT INTO mark VALUES (1)']],
+  ['at once', ['BEGIN; INSERT INTO mark VALUES (1)']],
+] as const) {
+  test(`waiting inside a transaction block, sent ${how}, leaves that transaction open`, async ({ db }) => {
+    await db.query('CREATE TABLE mark (n int)');
+    const handle = await db.value<bigint>(`SELECT bgw_launch('hello_world')`);
+    for (const statement of open) await db.query(statement);
+    await db.query(`CALL bgw_wait_for_startup($1, '300 ms')`, [handle]);
+    await db.query('ROLLBACK');
+    expect(await db.value('SELECT count(*)::int FROM mark')).toBe(0);
+  });
+}
+
+test('waiting in one message with BEGIN, or from a function, is as good as anywhere', async ({ db }) => {
+  const handle = await db.value<bigint>(`SELECT bgw_launch('hello_world')`);
+  await db.query(`BEGIN; CALL bgw_wait_for_startup(${handle}, '300 ms'); COMMIT`);
+  await db.query(`CREATE FUNCTION waits(handle bigint) RETURNS text LANGUAGE plpgsql AS $$
+    DECLARE status text; pid integer; BEGIN CALL bgw_wait_for_startup(handle, '300 ms', status, pid); RETURN status; END $$`);
+  expect(await db.value('SELECT waits($1)', [handle])).toBe('postmaster_died');
+});
+
+test('bgw_get_pid follows a process from its launch to its end', async ({ db, startController }) => {
+  const handle = await db.value<bigint>(`SELECT bgw_launch_sql('SELECT pg_sleep(600)')`);
+  const status = async (): Promise<unknown> => (await db.query('SELECT * FROM bgw_get_pid($1)', [handle])).rows[0];
+  expect(await status()).toEqual({ status: 'not_yet_started', pid: null });
+  await startController();
+  await db.query('CALL bgw_wait_for_startup($1)', [handle]);
+  expect(await status()).toEqual({
+    status: 'started',
+    pid: await db.value(`SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND query ~ '^SELECT pg_sleep'`),
+  });
+  await db.query('SELECT bgw_terminate($1::bigint)', [handle]);
+  await db.query('CALL bgw_wait_for_shutdown($1)', [handle]);
+  expect(await status()).toEqual({ status: 'stopped', pid: null });
 });
 
 test('waiting ends with its timeout, and says that no controller is alive', async ({ db }) => {

@@ -1,8 +1,11 @@
 /** What becomes of a worker that ended: the restart rule, crashes, quarantine, autostart. */
+import { join } from 'node:path';
+import { findPackageRoot } from '../src/package-root.ts';
 import { expect, test } from './support/controller.ts';
 import { onServer, type TestDatabase } from './support/database.ts';
 import { until } from './support/until.ts';
 
+const libraries = join(findPackageRoot(), 'test', 'fixtures', 'libraries');
 const FAILS = `DO $$ BEGIN RAISE EXCEPTION 'boom' USING DETAIL = 'the detail'; END $$`;
 
 async function row(db: TestDatabase, handle: bigint): Promise<Record<string, unknown>> {
@@ -11,11 +14,16 @@ async function row(db: TestDatabase, handle: bigint): Promise<Record<string, unk
 }
 
 test('a worker that fails starts again after its restart time, under the same handle', async ({ db, controller }) => {
-  await db.query(`SELECT bgw_register('fails', $1, restart_time => '50 ms')`, [FAILS]);
+  await db.query(`SELECT bgw_register('fails', $1, restart_time => '100 ms')`, [FAILS]);
   const handle = await db.value<bigint>(`SELECT bgw_launch('fails')`);
   await until(async () => Number((await row(db, handle))['restarts']) >= 3);
   expect(
     await db.value(`SELECT count(*) > 2 FROM bgw_run_history WHERE handle = $1 AND status = 'failed'`, [handle]),
+  ).toBe(true);
+  expect(
+    await db.value(`
+      SELECT min(again.started_at - run.finished_at) BETWEEN '90 ms' AND '2 s'
+      FROM bgw_run_history AS run JOIN bgw_run_history AS again ON again.run_id > run.run_id`),
   ).toBe(true);
   expect(controller.observations.some(({ kind }) => kind === 'connection_lost')).toBe(false);
 });
@@ -64,10 +72,35 @@ test('bgw_restart starts a waiting worker at once, and a running one again under
   ).toHaveLength(2);
 });
 
-test('a worker that never restarts is unregistered after a failure, and so is one that is done', async ({
+test('bgw_restart of a worker that naps and of one in a process keeps their handles, whatever their restart time', async ({
   db,
   controller,
 }) => {
+  await db.query(`SELECT bgw_register('napper', 'SELECT 1', naptime => '1 h', restart_time => '-1 s')`);
+  for (const name of ['napper', 'hello_signal']) {
+    const handle = await db.value<bigint>('SELECT bgw_launch($1)', [name]);
+    await controller.saw('worker_started', { handle: String(handle) });
+    expect(await db.value('SELECT bgw_restart($1::text)', [name])).toBe(true);
+    await until(async () => {
+      const { restarts, status } = await row(db, handle);
+      return restarts === 1 && status === 'started';
+    });
+    expect(await db.value('SELECT status FROM bgw_run_history WHERE handle = $1', [handle])).toBe('cancelled');
+  }
+});
+
+test('a worker that is done is unregistered, also if it has a restart time', async ({ db, controller }) => {
+  await db.query(`SELECT bgw_register('done', 'SELECT 1', restart_time => '10 ms')`);
+  const handle = await db.value<bigint>(`SELECT bgw_launch('done')`);
+  await db.query('CALL bgw_wait_for_shutdown($1)', [handle]);
+  const next = await db.value<bigint>(`SELECT bgw_launch('done')`);
+  await db.query('CALL bgw_wait_for_shutdown($1)', [next]);
+  const { rows } = await db.query('SELECT handle, status, exit_code FROM bgw_run_history ORDER BY run_id');
+  expect(rows).toEqual([handle, next].map((each) => ({ handle: each, status: 'done', exit_code: 0 })));
+  expect(controller.observations.filter(({ kind }) => kind === 'worker_started')).toHaveLength(2);
+});
+
+test('a worker that never restarts is unregistered after a failure', async ({ db, controller }) => {
   await db.query(`SELECT bgw_register('once', $1), bgw_register('never', $1, naptime => '1 s', restart_time => '-1')`, [
     FAILS,
   ]);
@@ -168,6 +201,42 @@ test('a bad row is not started, says why, and stops nobody', async ({ db, contro
   ]);
 });
 
+test('a worker waits while what it needs is missing, and starts when it is there', async ({ db, controller }) => {
+  await db.query(`SELECT bgw_register('napper', 'SELECT 1', naptime => 'napper.naptime')`);
+  const handle = await db.value<bigint>(`SELECT bgw_launch('napper')`);
+  const next = await db.value<bigint>(`SELECT bgw_launch_sql('SELECT 1')`);
+  await controller.saw('worker_exited', { handle: String(next) });
+  expect(await row(db, handle)).toMatchObject({
+    status: 'not_yet_started',
+    waiting_for: 'configuration parameter "napper.naptime" does not exist',
+  });
+  await db.query(`SELECT bgw_define_setting('napper.naptime', boot_val => '1h', vartype => 'integer', unit => 's')`);
+  await controller.saw('worker_started', { handle: String(handle) });
+});
+
+test('a worker whose database is dropped ends, waits for the database, and stops nobody', async ({
+  db,
+  controller,
+}) => {
+  const other = `${db.name}_other`;
+  await db.query(`CREATE DATABASE ${other}`);
+  await db.query(`SELECT bgw_register('guest', 'SELECT pg_sleep(600)', database => '${other}', restart_time => '0')`);
+  const handle = await db.value<bigint>(`SELECT bgw_launch('guest')`);
+  await controller.saw('worker_started', { handle: String(handle) });
+  await db.query(`DROP DATABASE ${other} WITH (FORCE)`);
+  await until(async () => (await row(db, handle))['waiting_for'], { what: 'the end of the worker' });
+  expect(await row(db, handle)).toMatchObject({
+    status: 'not_yet_started',
+    // Terminated, or by then started again in a database that was just going.
+    last_sqlstate: expect.stringMatching(/^(57P01|3D000)$/),
+    waiting_for: `database "${other}" does not exist or accepts no connections`,
+  });
+  const { restarts } = await row(db, handle);
+  const next = await db.value<bigint>(`SELECT bgw_launch_sql('SELECT 1')`);
+  await controller.saw('worker_exited', { handle: String(next), exitCode: 0 });
+  expect((await row(db, handle))['restarts']).toBe(restarts);
+});
+
 test('an autostart worker runs when the first controller comes, once, and again with the next first one (I1)', async ({
   db,
   startController,
@@ -178,6 +247,55 @@ test('an autostart worker runs when the first controller comes, once, and again 
   await until(() => db.value(`SELECT count(*) > 0 FROM bgw_run_history WHERE name = 'auto'`));
   expect(await db.value('SELECT count(*)::int FROM ran')).toBe(1);
   await Promise.all([first.stop(), second.stop()]);
-  await startController();
+  await Promise.all([startController(), startController()]);
   await until(async () => (await db.value('SELECT count(*)::int FROM ran')) === 2);
+  const next = await db.value<bigint>(`SELECT bgw_launch_sql('SELECT 1')`);
+  await db.query('CALL bgw_wait_for_shutdown($1)', [next]);
+  expect(await db.value('SELECT count(*)::int FROM ran')).toBe(2);
 });
+
+test('an autostart worker that is done is not started again by a second controller (I1)', async ({
+  db,
+  startController,
+}) => {
+  await db.query(`SELECT bgw_register('auto', 'SELECT 1', autostart => true)`);
+  await startController();
+  await until(() => db.value(`SELECT count(*) > 0 FROM bgw_run_history WHERE name = 'auto'`));
+  await startController();
+  const next = await db.value<bigint>(`SELECT bgw_launch_sql('SELECT 1')`);
+  await db.query('CALL bgw_wait_for_shutdown($1)', [next]);
+  expect(await db.value(`SELECT count(*)::int FROM bgw_run_history WHERE name = 'auto'`)).toBe(1);
+});
+
+test('an exit code of its own is a crash, which the view shows, and restarts by its rule', async ({
+  db,
+  startController,
+}) => {
+  await startController({ libraryDirs: [libraries] });
+  await db.query(`UPDATE bgw.worker SET restart_time = '1 h' WHERE name = 'probe_crashing'`);
+  const handle = await db.value<bigint>(`SELECT bgw_launch('probe_crashing')`);
+  await until(async () => (await row(db, handle))['restarts'] === 1);
+  expect(await row(db, handle)).toMatchObject({
+    status: 'not_yet_started',
+    last_exit_code: 77,
+    last_error: 'ERROR:  background worker "probe_crashing" exited with exit code 77',
+    waiting_for: 'restart time',
+  });
+});
+
+for (const value of ['soon', '-5 s', '1 us', '']) {
+  test(`a nap time that a setting makes ${JSON.stringify(value)} stops nobody, and the view can be read`, async ({
+    db,
+    controller,
+  }) => {
+    await db.query(`SELECT bgw_define_setting('bad.naptime', '1 h')`);
+    await db.query(`SELECT bgw_register('bad', 'SELECT 1', naptime => 'bad.naptime')`);
+    await db.query(`SELECT bgw_set_config('bad.naptime', $1)`, [value]);
+    const bad = await db.value<bigint>(`SELECT bgw_launch('bad')`);
+    const good = await db.value<bigint>(`SELECT bgw_launch_sql('SELECT 1')`);
+    await controller.saw('worker_exited', { handle: String(good), exitCode: 0 }, 4000);
+    expect(await row(db, bad)).toMatchObject({ name: 'bad' });
+    expect(await db.value('SELECT count(*)::int FROM bgw_run_history WHERE handle = $1', [bad])).toBe(0);
+    expect(controller.observations.some(({ kind }) => kind === 'connection_lost')).toBe(false);
+  });
+}

@@ -135,3 +135,78 @@ test('registering twice changes nothing', async ({ db }) => {
   expect((await db.query('SELECT xmin, * FROM bgw.worker')).rows).toEqual(before.rows);
   expect(await db.value(`SELECT count(*)::int FROM bgw.process WHERE name = 'rollup'`)).toBe(1);
 });
+
+test('a nap of months is not over at once', async ({ db, controller }) => {
+  await db.query('CREATE TABLE tick (n int)');
+  await db.query(
+    `SELECT bgw_register('rare', 'INSERT INTO tick VALUES (1)', naptime => '60 days'), bgw_launch('rare')`,
+  );
+  await until(() => db.value('SELECT count(*) > 0 FROM tick'));
+  const other = await db.value<bigint>(`SELECT bgw_launch_sql('SELECT pg_sleep(0.2)')`);
+  await controller.saw('worker_exited', { handle: String(other) });
+  expect(await db.value('SELECT count(*)::int FROM tick')).toBe(1);
+});
+
+test('bgw_settings has the columns of pg_settings that a worker can have', async ({ db }) => {
+  const { rows } = await db.query(`SELECT * FROM bgw_settings WHERE name = 'kill_idle.max_idle_time'`);
+  expect(rows).toEqual([
+    {
+      name: 'kill_idle.max_idle_time',
+      setting: '5',
+      unit: 's',
+      short_desc: 'Maximum time allowed for sessions to be idle.',
+      context: 'sighup',
+      vartype: 'integer',
+      source: 'default',
+      min_val: '1',
+      max_val: '3600',
+      enumvals: null,
+      boot_val: '5',
+      reset_val: '5',
+      pending_restart: false,
+      owner: await db.value('SELECT current_user::text'),
+    },
+  ]);
+});
+
+test('every type takes what PostgreSQL takes and says what PostgreSQL says', async ({ db }) => {
+  await db.query(`SELECT bgw_define_setting('t.flag', 'off', vartype => 'bool'),
+    bgw_define_setting('t.ratio', '0.5', vartype => 'real', min_val => 0, max_val => 1),
+    bgw_define_setting('t.memory', '1MB', vartype => 'integer', unit => 'kB'),
+    bgw_define_setting('t.colour', 'red', vartype => 'enum', enumvals => '{red,green}'),
+    bgw_define_setting('t.fixed', '1', context => 'internal')`);
+  const set = (name: string, value: string): Promise<unknown> =>
+    db.value('SELECT bgw_set_config($1, $2)', [name, value]);
+  expect(await set('t.flag', 'yes')).toBe('on');
+  expect(await set('t.ratio', '2.5e-1')).toBe('0.25');
+  expect(await set('t.memory', '1GB')).toBe('1GB');
+  expect(await setting(db, 't.memory')).toMatchObject({ setting: '1048576' });
+  expect(await set('t.colour', 'GREEN')).toBe('green');
+  await expect(set('t.flag', 'maybe')).rejects.toMatchObject({
+    code: '22023',
+    message: 'parameter "t.flag" requires a Boolean value',
+  });
+  await expect(set('t.ratio', '1.5')).rejects.toMatchObject({
+    message: '1.5 is outside the valid range for parameter "t.ratio" (0 .. 1)',
+  });
+  await expect(set('t.colour', 'blue')).rejects.toMatchObject({
+    message: 'invalid value for parameter "t.colour": "blue"',
+    hint: 'Available values: red, green.',
+  });
+  await expect(set('t.fixed', '2')).rejects.toMatchObject({ code: '55P02' });
+});
+
+test('a change that is rolled back reaches nobody', async ({ db, controller }) => {
+  await db.query('CREATE TABLE tick (n int)');
+  await db.query(
+    `SELECT bgw_register('ticker', 'INSERT INTO tick VALUES (1)', naptime => '1 h'), bgw_launch('ticker')`,
+  );
+  await until(() => db.value('SELECT count(*) = 1 FROM tick'));
+  await db.query('BEGIN');
+  await db.query(`SELECT bgw_set_config('kill_idle.dry_run', 'on'), bgw_reload_conf()`);
+  await db.query('ROLLBACK');
+  const next = await db.value<bigint>(`SELECT bgw_launch_sql('SELECT 1')`);
+  await controller.saw('worker_exited', { handle: String(next) });
+  expect(await setting(db, 'kill_idle.dry_run')).toMatchObject({ setting: 'off' });
+  expect(controller.observations.some(({ kind }) => kind === 'worker_signalled')).toBe(false);
+});

@@ -1,6 +1,6 @@
 /** Stop that stops: cancel, terminate and signals, and that nothing runs on when they say so (I11). */
 import { expect, test } from './support/controller.ts';
-import type { TestDatabase } from './support/database.ts';
+import { onServer, type TestDatabase } from './support/database.ts';
 import { until } from './support/until.ts';
 
 async function launch(db: TestDatabase, command: string): Promise<{ handle: bigint; pid: number }> {
@@ -67,14 +67,43 @@ for (const [name, outcome] of [
   });
 }
 
-test('a command that traps the cancel is ended by force after the grace (I11)', async ({ db, controller }) => {
+test('a command that traps the cancel is ended by force after the grace of 5 s (I11)', async ({ db, controller }) => {
   expect(controller.observations.length).toBeGreaterThan(0);
   const command = `DO $$ BEGIN LOOP BEGIN PERFORM pg_sleep(600); EXCEPTION WHEN query_canceled THEN NULL; END; END LOOP; END $$`;
-  const { handle } = await launch(db, command);
+  const { handle, pid } = await launch(db, command);
   await db.query('SELECT bgw_terminate($1::bigint)', [handle]);
   await db.query(`CALL bgw_wait_for_shutdown($1, '20 s')`, [handle]);
   expect(await stillRuns(db, command)).toBe(false);
+  expect(await db.value('SELECT count(*)::int FROM pg_stat_activity WHERE pid = $1', [pid])).toBe(0);
   expect(await lastRun(db, handle)).toEqual({ status: 'cancelled', sqlstate: '57P01' });
+  const took = `SELECT finished_at - stop_requested_at BETWEEN '4.9 s' AND '15 s' FROM bgw.run WHERE process_id = $1`;
+  expect(await db.value(took, [handle])).toBe(true);
+});
+
+test('a cancelled worker restarts by its rule; terminated while it waits for that, it is unregistered', async ({
+  db,
+  controller,
+}) => {
+  await db.query(`SELECT bgw_register('victim', '${SLEEP}', restart_time => '1 h')`);
+  const handle = await db.value<bigint>(`SELECT bgw_launch('victim')`);
+  await controller.saw('worker_started', { handle: String(handle) });
+  await db.query(`SELECT bgw_signal('victim', 'SIGINT')`);
+  const waiting = 'SELECT waiting_for, last_sqlstate, restarts FROM bgw_stat_activity WHERE handle = $1';
+  await until(async () => (await db.query(waiting, [handle])).rows[0]?.restarts === 1);
+  expect((await db.query(waiting, [handle])).rows).toEqual([
+    { waiting_for: 'restart time', last_sqlstate: '57014', restarts: 1 },
+  ]);
+  expect(await stillRuns(db, SLEEP)).toBe(false);
+
+  expect(await db.value('SELECT bgw_terminate($1::bigint)', [handle])).toBe(true);
+  expect((await db.query('CALL bgw_wait_for_shutdown($1)', [handle])).rows).toEqual([{ status: 'stopped' }]);
+  const { rows } = await db.query('SELECT status, sqlstate FROM bgw_run_history WHERE handle = $1 ORDER BY run_id', [
+    handle,
+  ]);
+  expect(rows).toEqual([
+    { status: 'cancelled', sqlstate: '57014' },
+    { status: 'cancelled', sqlstate: '57P01' },
+  ]);
 });
 
 test('SIGUSR1 and bgw_set_latch wake a worker that naps, SIGHUP reloads it', async ({ db, controller }) => {
@@ -108,7 +137,15 @@ test('a handle that does not run is a warning and false; a name that nobody has 
   expect((await client.query('SELECT bgw_terminate(4711::bigint) AS sent')).rows).toEqual([{ sent: false }]);
   expect((await client.query(`SELECT bgw_cancel('hello_world') AS sent`)).rows).toEqual([{ sent: false }]);
   expect(notices).toEqual(['handle 4711 is not a running background worker', 'worker "hello_world" is not running']);
-  await expect(client.query(`SELECT bgw_terminate('nobody')`)).rejects.toMatchObject({ code: '42704' });
+  for (const call of [
+    `bgw_terminate('nobody')`,
+    `bgw_cancel('nobody')`,
+    `bgw_restart('nobody')`,
+    `bgw_signal('nobody', 'SIGHUP')`,
+    `bgw_unregister('nobody')`,
+  ]) {
+    await expect(client.query(`SELECT ${call}`), call).rejects.toMatchObject({ code: '42704' });
+  }
 });
 
 test('a process that was terminated before a controller came is recorded as cancelled', async ({
@@ -131,6 +168,24 @@ test('who asked for the end is kept', async ({ db, controller }) => {
   expect((await db.query(row, [handle])).rows).toEqual([
     { stop_requested_by: await db.value('SELECT current_user::text'), timed: true },
   ]);
+});
+
+test('who asked for the end is the role that asked, not the owner', async ({ db, controller }) => {
+  const operator = `${db.name}_operator`;
+  await onServer(`CREATE ROLE ${operator}`);
+  try {
+    await db.query(`DO $$ BEGIN EXECUTE format('GRANT %I TO ${operator}', current_user); END $$`);
+    const { handle } = await launch(db, SLEEP);
+    await db.query(`SET ROLE ${operator}`);
+    expect(await db.value('SELECT bgw_terminate($1::bigint)', [handle])).toBe(true);
+    await db.query('RESET ROLE');
+    await db.query('CALL bgw_wait_for_shutdown($1)', [handle]);
+    const asked = 'SELECT stop_requested_by FROM bgw.run WHERE process_id = $1';
+    expect(await db.value(asked, [handle])).toBe(operator);
+    expect(controller.observations.filter(({ kind }) => kind === 'worker_signalled')).toHaveLength(1);
+  } finally {
+    await onServer(`DROP ROLE ${operator}`);
+  }
 });
 
 test('a terminate that is rolled back ends nothing', async ({ db, controller }) => {
@@ -169,4 +224,51 @@ test('bgw_unregister ends what runs and forgets the definition, not the history'
   expect(await stillRuns(db, SLEEP)).toBe(false);
   await expect(db.query(`SELECT bgw_launch('gone')`)).rejects.toMatchObject({ code: '42704' });
   expect(await db.value(`SELECT count(*)::int FROM bgw_run_history WHERE name = 'gone'`)).toBe(1);
+});
+
+test('a process that is launched and terminated in one transaction never runs', async ({ db, controller }) => {
+  await db.query('CREATE TABLE mark (n int)');
+  await db.query('BEGIN');
+  const handle = await db.value<bigint>(`SELECT bgw_launch_sql('INSERT INTO mark VALUES (1)')`);
+  expect(await db.value('SELECT bgw_terminate($1::bigint)', [handle])).toBe(true);
+  await db.query('COMMIT');
+  await db.query(`CALL bgw_wait_for_shutdown($1, '10 s')`, [handle]);
+  expect(await lastRun(db, handle)).toEqual({ status: 'cancelled', sqlstate: '57P01' });
+  expect(await db.value('SELECT count(*)::int FROM mark')).toBe(0);
+  expect(controller.observations.some(({ kind }) => kind === 'worker_started')).toBe(false);
+});
+
+test('bgw_cancel of a worker that naps is registered, and there is nothing to cancel', async ({ db, controller }) => {
+  await db.query(`SELECT bgw_register('napper', 'SELECT 1', naptime => '1 h', restart_time => '20 ms')`);
+  const handle = await db.value<bigint>(`SELECT bgw_launch('napper')`);
+  await controller.saw('worker_started', { handle: String(handle) });
+  await until(() =>
+    db.value(`SELECT pid IS NULL AND status = 'started' FROM bgw_stat_activity WHERE handle = $1`, [handle]),
+  );
+  expect(await db.value(`SELECT bgw_cancel('napper')`)).toBe(true);
+  await controller.saw('worker_signalled', { handle: String(handle), signal: 'SIGINT' });
+  const next = await db.value<bigint>(`SELECT bgw_launch_sql('SELECT 1')`);
+  await controller.saw('worker_exited', { handle: String(next) });
+  expect(await db.value('SELECT restarts FROM bgw_stat_activity WHERE handle = $1', [handle])).toBe(0);
+});
+
+test('a signal, a restart and a terminate by name reach every process of that name', async ({ db, controller }) => {
+  await db.query('CREATE TABLE tick (handle text)');
+  await db.query(
+    `SELECT bgw_register('w', $$INSERT INTO tick VALUES (current_setting('bgw.handle'))$$, naptime => '1 h', max_instances => 3)`,
+  );
+  const { rows: launched } = await db.query<{ handle: bigint }>(
+    `SELECT bgw_launch('w') AS handle FROM generate_series(1, 3)`,
+  );
+  const ticks = (): Promise<number> =>
+    db.value('SELECT coalesce(min(n), 0)::int FROM (SELECT count(*) FROM tick GROUP BY handle HAVING true) AS t (n)');
+  await until(async () => (await db.value('SELECT count(DISTINCT handle)::int FROM tick')) === 3);
+  expect(await db.value(`SELECT bgw_signal('w', 'SIGUSR1')`)).toBe(true);
+  await until(async () => (await ticks()) === 2);
+  expect(await db.value(`SELECT bgw_restart('w')`)).toBe(true);
+  await until(async () => (await ticks()) === 3);
+  expect(controller.observations.filter(({ kind }) => kind === 'worker_started')).toHaveLength(6);
+  await expect(db.query(`SELECT bgw_signal('w', 'SIGSTOP')`)).rejects.toMatchObject({ code: '22023' });
+  expect(await db.value(`SELECT bgw_terminate('w')`)).toBe(true);
+  for (const { handle } of launched) await db.query('CALL bgw_wait_for_shutdown($1)', [handle]);
 });

@@ -177,6 +177,6 @@ export class Pool {
   }
 
   async #discard(session: Session): Promise<void> {
-    await session.close().catch(() => undefined);
+    await session.close();
   }
 }

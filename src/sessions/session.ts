@@ -2,11 +2,11 @@
  * One pooled session: a backend of one (database, owner) for its whole life, reset between runs (HARDENING A3).
  * Registered with the control plane before it runs any user text (B3); ended only when its backend is gone (I11).
  */
-import type { Duplex } from 'node:stream';
 import type { ClientConfig } from 'pg';
 import pg from 'pg';
 import type { NoticeMessage } from 'pg-protocol/dist/messages.js';
 import { BgwError } from '../errors.ts';
+import { endClient, streamOf } from './end.ts';
 import { Guard } from './guard.ts';
 import { Statement, type StatementResult } from './statement.ts';
 
@@ -66,7 +66,7 @@ export class Session {
       const backendStart = await registry.registerSession(pid, database);
       return new Session(client, database, { pid, backendStart });
     } catch (error) {
-      await client.end();
+      await endClient(client);
       throw error;
     }
   }
@@ -107,7 +107,7 @@ export class Session {
 
   /** Closes an idle session. */
   async close(): Promise<void> {
-    await this.#client.end();
+    await endClient(this.#client);
   }
 }
 
@@ -124,10 +124,6 @@ async function backendPid(client: pg.Client): Promise<number> {
     });
   }
   return pid;
-}
-
-function streamOf(client: pg.Client): Duplex {
-  return (client as pg.Client & { connection: { stream: Duplex } }).connection.stream;
 }
 
 function isFatal(error: Error | undefined): boolean {
