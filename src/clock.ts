@@ -11,11 +11,16 @@ export interface Clock {
   random(): number;
 }
 
+/** The longest time that a timer of Node.js takes; a longer one would be over at once. */
+const LONGEST_TIMER = 2 ** 31 - 1;
+
 export const systemClock: Clock = {
   monotonic: () => performance.now(),
   async sleep(milliseconds, signal) {
     try {
-      await delay(milliseconds, undefined, signal ? { signal } : {});
+      for (let left = milliseconds; left > 0; left -= LONGEST_TIMER) {
+        await delay(Math.min(left, LONGEST_TIMER), undefined, signal ? { signal } : {});
+      }
     } catch (error) {
       if (!signal?.aborted) throw error;
     }

@@ -43,7 +43,7 @@ const MAY_IMPORT: Record<string, string[]> = {
   connection: ['errors'],
   index: ['sdk'],
   workers: ['sdk'],
-  sdk: ['errors'],
+  sdk: ['errors', 'clock'],
   'sql-statements': [],
   'package-root': [],
   errors: [],

@@ -42,7 +42,8 @@ for (const [name, stop, outcome] of [
 ] as const) {
   test(`${name} ends the statement, and it is gone when the process has stopped (I11)`, async ({ db, controller }) => {
     const { handle } = await launch(db, SLEEP);
-    expect(await stillRuns(db, SLEEP)).toBe(true);
+    // It has started when it holds its session; its statement is there a moment later.
+    await until(() => stillRuns(db, SLEEP));
     expect(await db.value(stop, [handle])).toBe(true);
     const { rows } = await db.query(`CALL bgw_wait_for_shutdown($1, '10 s')`, [handle]);
     expect(await stillRuns(db, SLEEP)).toBe(false);
@@ -104,6 +105,23 @@ test('a cancelled worker restarts by its rule; terminated while it waits for tha
     { status: 'cancelled', sqlstate: '57014' },
     { status: 'cancelled', sqlstate: '57P01' },
   ]);
+});
+
+test('a command that traps a bgw_cancel goes on, as under pg_cancel_backend', async ({ db, controller }) => {
+  await db.query('CREATE TABLE trapped (n int)');
+  const command = `DO $$ BEGIN FOR i IN 1..2 LOOP
+    BEGIN PERFORM pg_sleep(600); EXCEPTION WHEN query_canceled THEN INSERT INTO trapped VALUES (i); END; END LOOP; END $$`;
+  const { handle } = await launch(db, command);
+  await db.query('SELECT bgw_cancel($1::bigint)', [handle]);
+  await controller.saw('worker_signalled', { handle: String(handle) });
+  // Its second sleep has a statement of its own in no view: what shows is that the process is still there after a launch.
+  const next = await db.value<bigint>(`SELECT bgw_launch_sql('SELECT 1')`);
+  await controller.saw('worker_exited', { handle: String(next) });
+  expect(await db.value('SELECT status FROM bgw_get_pid($1)', [handle])).toBe('started');
+  await db.query('SELECT bgw_cancel($1::bigint)', [handle]);
+  await db.query('CALL bgw_wait_for_shutdown($1)', [handle]);
+  expect(await db.value('SELECT count(*)::int FROM trapped')).toBe(2);
+  expect(await lastRun(db, handle)).toEqual({ status: 'done', sqlstate: null });
 });
 
 test('SIGUSR1 and bgw_set_latch wake a worker that naps, SIGHUP reloads it', async ({ db, controller }) => {

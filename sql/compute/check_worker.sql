@@ -31,9 +31,10 @@ BEGIN
             MESSAGE = pg_catalog.format('worker "%s": invalid restart interval', worker.name),
             DETAIL = 'A restart time lies between 0 and 1 day.';
     END IF;
-    IF worker.timeout <= interval '0' THEN
+    IF worker.timeout <= interval '0' OR worker.timeout > interval '24 days' THEN
         RAISE EXCEPTION USING ERRCODE = 'invalid_parameter_value',
-            MESSAGE = pg_catalog.format('worker "%s": timeout must be greater than zero', worker.name);
+            MESSAGE = pg_catalog.format('worker "%s": invalid timeout', worker.name),
+            DETAIL = 'A timeout is greater than zero, and at most 24 days.';
     END IF;
     IF worker.start_time = 'postmaster_start' AND 'backend_database_connection' = ANY (worker.flags) THEN
         RAISE EXCEPTION USING ERRCODE = 'invalid_parameter_value',

@@ -31,8 +31,8 @@ export class SqlHost implements Host {
   readonly #stop = new AbortController();
   /** Aborted when the latch is set: ends the nap. */
   #latch = new AbortController();
-  /** The run in progress: how to end it. */
-  #running: { cancel: () => void } | undefined;
+  /** The run in progress: how to cancel its statement, and how to end it by force if need be. */
+  #running: { cancel: () => void; end: () => void } | undefined;
   #started = false;
 
   constructor(order: StartOrder, pool: Pool, context: HostContext) {
@@ -63,7 +63,7 @@ export class SqlHost implements Host {
       case 'SIGTERM':
         this.#stop.abort();
         this.#latch.abort();
-        this.#running?.cancel();
+        this.#running?.end();
         return;
       default:
         signal satisfies never;
@@ -118,12 +118,12 @@ export class SqlHost implements Host {
     limit.start(running);
     const result = await running;
     this.#running = undefined;
-    const how = await limit.stop();
+    const expired = await limit.stop();
     // An error has rolled back, and its backend is idle or gone, before anybody hears of it.
     const released = this.#pool.release(session);
     if (result.error) await released;
     hide();
-    return this.#exitOf(result, how, session);
+    return this.#exitOf(result, expired, session);
   }
 
   /** Reports the session that the process holds; returns what takes it back. */
@@ -152,39 +152,46 @@ export class SqlHost implements Host {
     };
   }
 
-  /** What may end a run from outside: a cancel, a SIGTERM, its timeout. */
+  /** What may end a run from outside: a cancel, a SIGTERM, its timeout.  `stop` says whether that was the timeout. */
   #limit(session: Session): {
     start: (running: Promise<RunResult>) => void;
-    stop: () => Promise<'expired' | 'ended' | undefined>;
+    stop: () => Promise<boolean>;
   } {
     const { server, grace } = this.#context;
+    const { backend } = session;
+    /** What is on its way to the backend. */
+    const sent: Promise<unknown>[] = [];
     let timer: NodeJS.Timeout | undefined;
-    let ending: Promise<unknown> | undefined;
+    let isEnding = false;
     let expired = false;
+    // As pg_cancel_backend does: a command that traps it goes on.
+    const cancel = (): void => void sent.push(server.cancelBackend(backend).catch(() => false));
     return {
       start: (running) => {
-        const cancel = (): void => {
-          ending ??= endStatement(server, { backend: session.backend, ended: running, grace }).catch(() => running);
+        const end = (): void => {
+          if (isEnding) return;
+          isEnding = true;
+          sent.push(endStatement(server, { backend, ended: running, grace }).catch(() => running));
         };
-        this.#running = { cancel };
+        this.#running = { cancel, end };
         if (this.order.timeout !== null) {
-          timer = setTimeout(() => ((expired = true), cancel()), this.order.timeout * 1000);
+          timer = setTimeout(() => ((expired = true), end()), this.order.timeout * 1000);
         }
-        if (this.#stop.signal.aborted) cancel();
+        if (this.#stop.signal.aborted) end();
       },
-      // Until the cancel was sent the session must not be given to anybody else.
+      // Until a cancel has been sent the session must not be given to anybody else.
       stop: async () => {
         clearTimeout(timer);
-        await ending;
-        return expired ? 'expired' : ending && 'ended';
+        await Promise.all(sent);
+        return expired;
       },
     };
   }
 
-  #exitOf({ error, commandTag, rows }: RunResult, how: 'expired' | 'ended' | undefined, session: Session): Exit {
+  #exitOf({ error, commandTag, rows }: RunResult, expired: boolean, session: Session): Exit {
     const result = { command_tag: commandTag, rows, session_pid: session.backend.pid };
     if (!error) return { exit_code: 0, ...result, done: this.#naptime === null };
-    if (how === 'expired') {
+    if (expired) {
       const message = `background worker "${this.order.name}" was ended by its timeout of ${this.order.timeout} s`;
       return { exit_code: 1, ...result, expired: true, error: { severity: 'ERROR', code: '57014', message } };
     }

@@ -1,5 +1,7 @@
 /** The latch of a worker. PostgreSQL counterpart: MyLatch, SetLatch, WaitLatch, ResetLatch. */
 
+import { systemClock } from '../clock.ts';
+
 /** Why a wait ended: the latch was set, the time is over, or the controller is gone. */
 export type WakeReason = 'latch_set' | 'timeout' | 'postmaster_death';
 
@@ -24,11 +26,12 @@ export class Latch {
   async wait({ timeout }: { timeout?: number } = {}): Promise<WakeReason> {
     if (!this.#isSet && !this.#isOrphaned) {
       await new Promise<void>((resolve) => {
-        const timer = timeout === undefined ? undefined : setTimeout(resolve, timeout);
+        const timer = new AbortController();
         this.#wake = () => {
-          clearTimeout(timer);
+          timer.abort();
           resolve();
         };
+        if (timeout !== undefined) void systemClock.sleep(timeout, timer.signal).then(resolve);
       });
       this.#wake = undefined;
     }
