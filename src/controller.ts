@@ -13,11 +13,13 @@ import { Roster } from './hosts/roster.ts';
 import { Spares } from './hosts/spares.ts';
 import { SqlHost } from './hosts/sql-host.ts';
 import { Node, type NodeSettings } from './node.ts';
-import type { Observe } from './observation.ts';
+import type { Observation, Observe } from './observation.ts';
 import type { StartOrder } from './orders.ts';
 import { Pool } from './sessions/pool.ts';
 
 export interface ControllerOptions extends NodeSettings {
+  /** What was observed before there was a controller, for bgw_log. */
+  earlier?: readonly Observation[];
   onReady?: (() => void) | undefined;
 }
 
@@ -40,6 +42,7 @@ export class Controller {
     const { clock, maxWorkerProcesses } = options;
     this.#options = options;
     this.#events = new EventQueue(clock, () => this.#alarm.ring());
+    for (const observation of options.earlier ?? []) this.#events.observe(observation);
     this.#observe = (observation) => {
       options.observe(observation);
       this.#events.observe(observation);

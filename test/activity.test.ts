@@ -5,6 +5,8 @@ import { findPackageRoot } from '../src/package-root.ts';
 import { expect, test } from './support/controller.ts';
 import { until } from './support/until.ts';
 
+const LIBRARIES = join(findPackageRoot(), 'test', 'fixtures', 'libraries');
+
 test('it has the columns of pg_stat_activity, in their order and with their types, then its own', async ({ db }) => {
   const own = await db.query('SELECT * FROM bgw_stat_activity');
   const server = await db.query('SELECT * FROM pg_stat_activity');
@@ -85,4 +87,93 @@ test('bgw status prints it', async ({ db }) => {
   );
   expect(status).toBe(0);
   expect(stdout).toMatch(/^ +1 \| hello_world +\| not_yet_started .* a controller: none is running/m);
+});
+
+test('a worker that has failed shows its last error, as psql prints it, and when it starts again', async ({
+  db,
+  controller,
+}) => {
+  const fail = `DO $$ BEGIN RAISE EXCEPTION 'broken' USING ERRCODE = 'P0002', DETAIL = 'in two', HINT = 'glue it'; END $$`;
+  await db.query(`SELECT bgw_register('stops', $1), bgw_register('again', $1, restart_time => '1 h')`, [fail]);
+  await db.query(`SELECT bgw_launch('stops'), bgw_launch('again')`);
+  for (const name of ['stops', 'again']) await controller.saw('worker_exited', { name });
+  await until(() => db.value(`SELECT count(*) = 2 FROM bgw_stat_activity WHERE last_error IS NOT NULL`));
+  const { rows } = await db.query(
+    `SELECT name, status, handle IS NULL AS gone, pid, restarts, last_exit_code, last_sqlstate, last_error, waiting_for,
+            next_start BETWEEN now() + interval '50 min' AND now() + interval '61 min' AS in_an_hour
+     FROM bgw_stat_activity WHERE last_error IS NOT NULL ORDER BY name`,
+  );
+  const failed = {
+    pid: null,
+    last_exit_code: 1,
+    last_sqlstate: 'P0002',
+    last_error: expect.stringMatching(/^ERROR: {2}broken\nDETAIL: {2}in two\nHINT: {2}glue it\nCONTEXT: {2}PL\/pgSQL/),
+  };
+  expect(rows).toEqual([
+    {
+      name: 'again',
+      status: 'not_yet_started',
+      gone: false,
+      restarts: 1,
+      waiting_for: 'restart time',
+      in_an_hour: true,
+      ...failed,
+    },
+    { name: 'stops', status: 'stopped', gone: true, restarts: 0, waiting_for: 'a launch', in_an_hour: null, ...failed },
+  ]);
+});
+
+test('a TypeScript worker that holds a session shows that, live, beside its process', async ({
+  db,
+  startController,
+}) => {
+  const controller = await startController({ libraryDirs: [LIBRARIES] });
+  const handle = await db.value<bigint>(`SELECT bgw_launch('probe_stuck')`);
+  const { osPid } = await controller.saw('worker_started', { handle: String(handle) });
+  await until(() => db.value('SELECT pid IS NOT NULL FROM bgw_stat_activity WHERE handle = $1', [handle]));
+  const { rows } = await db.query(
+    `SELECT worker.os_pid, worker.state, worker.query, worker.application_name, worker.pid = server.pid AS same
+     FROM bgw_stat_activity AS worker LEFT JOIN pg_stat_activity AS server ON server.query = 'SELECT pg_sleep(600)'
+     WHERE worker.handle = $1`,
+    [handle],
+  );
+  expect(rows).toEqual([
+    {
+      os_pid: osPid,
+      state: 'active',
+      query: 'SELECT pg_sleep(600)',
+      application_name: 'bgworker: probe_stuck',
+      same: true,
+    },
+  ]);
+  // Its statement is deaf to SIGTERM for five seconds.
+  await db.query('SELECT pg_terminate_backend(pid) FROM bgw_stat_activity WHERE handle = $1', [handle]);
+  await controller.saw('worker_exited', { handle: String(handle) });
+});
+
+test('what a worker has reported is gone with it', async ({ db, controller }) => {
+  const handle = await db.value<bigint>(`SELECT bgw_launch('hello_signal')`);
+  await controller.saw('worker_started', { handle: String(handle) });
+  await until(() => db.value('SELECT state IS NOT NULL FROM bgw_stat_activity WHERE handle = $1', [handle]));
+  await db.query('SELECT bgw_terminate($1::bigint)', [handle]);
+  await db.query('CALL bgw_wait_for_shutdown($1)', [handle]);
+  expect(await db.value(`SELECT state FROM bgw_stat_activity WHERE name = 'hello_signal'`)).toBeNull();
+  expect(await db.value('SELECT count(*)::int FROM bgw.activity')).toBe(0);
+});
+
+test('bgw status prints no control character that a worker has put into its error', async ({ db, controller }) => {
+  await db.query(`SELECT bgw_register('hostile', $1), bgw_launch('hostile')`, [
+    `DO $$ BEGIN RAISE EXCEPTION E'\\u001B[2Jcleared\\rhidden'; END $$`,
+  ]);
+  await controller.saw('worker_exited', { name: 'hostile' });
+  await until(() => db.value(`SELECT last_error IS NOT NULL FROM bgw_stat_activity WHERE name = 'hostile'`));
+  const { stdout, status } = spawnSync(
+    process.execPath,
+    [join(findPackageRoot(), 'dist', 'cli.js'), 'status', '--url', db.url],
+    { encoding: 'utf8' },
+  );
+  expect(status).toBe(0);
+  expect(stdout).toMatch(/hostile.*cleared/);
+  // oxlint-disable-next-line no-control-regex -- these are what must not be there
+  expect(stdout).not.toMatch(/[\u0000-\u0009\u000B-\u001F\u007F-\u009F]/);
 });

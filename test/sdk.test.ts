@@ -1,4 +1,5 @@
 /** Workers in TypeScript, written against the package: what the SDK promises, and what becomes of what they do wrong. */
+import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { findPackageRoot } from '../src/package-root.ts';
 import { expect, test as controllerTest, type TestController } from './support/controller.ts';
@@ -128,7 +129,8 @@ test('a worker in a long statement is killed after its grace, and the statement 
 
 test('bgw_cancel ends what the session of the worker runs', async ({ db, controller }) => {
   const handle = await launch(db, 'probe_stuck');
-  await until(() => db.value('SELECT pid IS NOT NULL FROM bgw_stat_activity WHERE handle = $1', [handle]));
+  // As with pg_cancel_backend, a session that runs nothing yet has nothing to cancel.
+  await until(() => db.value(`SELECT query ~ 'pg_sleep' FROM bgw_stat_activity WHERE handle = $1`, [handle]));
   await db.query('SELECT bgw_cancel($1::bigint)', [handle]);
   expect(await ended(db, handle)).toMatchObject({ status: 'cancelled', sqlstate: '57014' });
   expect(controller.observations.some(({ kind }) => kind === 'worker_killed')).toBe(false);
@@ -160,8 +162,7 @@ test('the process of a worker knows nothing of the connection but over its chann
 
 test('the next worker starts in a process that is there already', async ({ db, controller }) => {
   await controller.saw('worker_exited', { handle: String(await launch(db, 'probe_printing')) });
-  const children = async (): Promise<string> =>
-    (await import('node:fs/promises')).readFile(`/proc/${process.pid}/task/${process.pid}/children`, 'utf8');
+  const children = async (): Promise<string> => readFile(`/proc/${process.pid}/task/${process.pid}/children`, 'utf8');
   const spare = await until(async () => (await children()).trim().split(' ').at(-1) || undefined);
   const handle = await launch(db, 'waiter');
   const { osPid } = await controller.saw('worker_started', { handle: String(handle) });
@@ -183,6 +184,19 @@ test('a library that cannot be loaded is one clear line, and the others load', a
   await ended(db, await launch(db, 'probe_printing'));
 });
 
+test('a library that cannot be loaded is an ERROR in bgw_log', async ({ db, startController }) => {
+  const controller = await startController({ libraryDirs: [join(fixtures, 'broken')] });
+  await controller.saw('library_failed', { library: 'throws' });
+  const handle = await db.value<bigint>(`SELECT bgw_launch_sql('SELECT 1')`);
+  await controller.saw('worker_exited', { handle: String(handle) });
+  const lines = `SELECT severity, message FROM bgw_log WHERE message ~ '^could not load library' ORDER BY message`;
+  await until(async () => (await db.query(lines)).rowCount === 4, { what: 'four lines in bgw_log', deadline: 4000 });
+  expect((await db.query(lines)).rows.at(-1)).toEqual({
+    severity: 'ERROR',
+    message: 'could not load library "throws": init went wrong',
+  });
+});
+
 test('a library or function that is not there is an error', async ({ db, startController, controller }) => {
   await expect(startController({ preloadLibraries: ['there_is_none'] })).rejects.toMatchObject({ code: '42704' });
   await expect(startController({ libraryDirs: ['/there/is/none'] })).rejects.toMatchObject({ code: '22023' });
@@ -192,4 +206,73 @@ test('a library or function that is not there is an error', async ({ db, startCo
     message: 'function "nobody" of worker "lost" does not exist',
   });
   expect(controller.observations.some(({ kind }) => kind === 'connection_lost')).toBe(false);
+});
+
+test('SQL names a library, never a path or a URL', async ({ db, controller }) => {
+  for (const name of [
+    '../x',
+    './probe',
+    '/etc/passwd',
+    'probe.mjs',
+    'file:///x',
+    'data:text/javascript,1',
+    '',
+    'a b',
+    'x\ny',
+  ]) {
+    await expect(
+      db.query('SELECT bgw_register($1, library_name => $2, function_name => $3)', ['x', name, 'main']),
+      name,
+    ).rejects.toMatchObject({ code: '22023', hint: expect.stringContaining('never given as a path') });
+  }
+  await db.query(`SELECT bgw_register('proto', library_name => 'probe', function_name => '__proto__')`);
+  expect(await ended(db, await launch(db, 'proto'))).toMatchObject({ exit_code: 1, sqlstate: '42883' });
+  expect(controller.observations.some(({ kind }) => kind === 'connection_lost')).toBe(false);
+});
+
+test('an uncaught error is exit code 1, and the worker restarts by its rule, in a new process', async ({
+  db,
+  controller,
+}) => {
+  await db.query(`UPDATE bgw.worker SET restart_time = '10 ms' WHERE name = 'probe_throwing'`);
+  const handle = await launch(db, 'probe_throwing');
+  const started = (): (number | undefined)[] =>
+    controller.observations.flatMap((seen) =>
+      seen.kind === 'worker_started' && seen.handle === String(handle) ? [seen.osPid] : [],
+    );
+  await until(() => started().length >= 2, { deadline: 15_000 });
+  expect(new Set(started()).size).toBe(started().length);
+  expect(await db.value('SELECT last_exit_code FROM bgw_stat_activity WHERE handle = $1', [handle])).toBe(1);
+});
+
+test('a worker is an operating system process of its own, with its name as title', async ({ db, controller }) => {
+  const pids = new Set<number>();
+  for (let i = 0; i < 2; i += 1) {
+    const { osPid } = await controller.saw('worker_started', { handle: String(await launch(db, 'waiter')) }, 15_000);
+    pids.add(osPid ?? 0);
+    await until(
+      async () => (await readFile(`/proc/${osPid}/cmdline`, 'utf8')).replaceAll('\0', '').trim() === 'bgworker: waiter',
+    );
+  }
+  expect(pids.size).toBe(2);
+  expect(pids.has(process.pid)).toBe(false);
+});
+
+test('the session of a worker is the one that bgw_stat_activity shows, and carries its name', async ({
+  db,
+  controller,
+}) => {
+  const handle = await launch(db, 'probe_stuck');
+  await until(() => db.value(`SELECT query ~ 'pg_sleep' FROM bgw_stat_activity WHERE handle = $1`, [handle]));
+  expect(
+    (
+      await db.query(
+        `SELECT application_name, query, pid = (SELECT pid FROM pg_stat_activity WHERE application_name = 'bgworker: probe_stuck'
+           AND datname = current_database()) AS same_pid FROM bgw_stat_activity WHERE handle = $1`,
+        [handle],
+      )
+    ).rows,
+  ).toEqual([{ application_name: 'bgworker: probe_stuck', query: 'SELECT pg_sleep(600)', same_pid: true }]);
+  await db.query('SELECT bgw_cancel($1::bigint)', [handle]);
+  await controller.saw('worker_exited', { handle: String(handle) });
 });

@@ -1,4 +1,11 @@
 /** Settings of workers: PostgreSQL's values, units and messages, taken over while the workers run. */
+import { execFile } from 'node:child_process';
+import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { createRequire } from 'node:module';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { promisify } from 'node:util';
+import { migrationHash } from '../src/migration-files.ts';
 import { expect, test } from './support/controller.ts';
 import type { TestDatabase } from './support/database.ts';
 import { until } from './support/until.ts';
@@ -53,8 +60,47 @@ test('defining a setting again keeps its value, unless that is no longer valid',
   await define(100);
   await define(90);
   expect(await setting(db, 'rollup.keep')).toMatchObject({ setting: '60' });
-  await define(50);
+  const other = await db.client();
+  const said: string[] = [];
+  other.on('notice', ({ severity, message }) => said.push(`${severity}: ${message}`));
+  await other.query(
+    `SELECT bgw_define_setting('rollup.keep', '30', vartype => 'integer', unit => 'd', min_val => 1, max_val => 50)`,
+  );
   expect(await setting(db, 'rollup.keep')).toMatchObject({ setting: '30', source: 'default' });
+  expect(said).toEqual([
+    'WARNING: 60 d is outside the valid range for parameter "rollup.keep" (1 d .. 50 d); it was reset to its boot value',
+  ]);
+});
+
+test('a value that was set is kept when the boot value changes, also one that equals the old boot value', async ({
+  db,
+}) => {
+  await db.query(`SELECT bgw_define_setting('rollup.keep', '30', vartype => 'integer')`);
+  await db.query(`SELECT bgw_set_config('rollup.keep', '30')`);
+  await db.query(`SELECT bgw_define_setting('rollup.keep', '45', vartype => 'integer')`);
+  expect(await setting(db, 'rollup.keep')).toMatchObject({ setting: '30' });
+});
+
+test('defining a setting again with other capitals is the same setting', async ({ db }) => {
+  await db.query(`SELECT bgw_define_setting('rollup.keep', '30')`);
+  await db.query(`SELECT bgw_define_setting('Rollup.KEEP', '30')`);
+  expect(await db.value(`SELECT count(*)::int FROM bgw_settings WHERE lower(name) = 'rollup.keep'`)).toBe(1);
+});
+
+test('bgw_settings has the columns of pg_settings, by their names and types', async ({ db }) => {
+  const columns = async (view: string): Promise<Map<string, string>> => {
+    const { rows } = await db.query(
+      `SELECT attname, atttypid::regtype::text AS type FROM pg_attribute WHERE attrelid = $1::regclass AND attnum > 0 ORDER BY attnum`,
+      [view],
+    );
+    return new Map(rows.map(({ attname, type }) => [attname, type]));
+  };
+  const [own, server] = [await columns('public.bgw_settings'), await columns('pg_settings')];
+  // Those that make no sense outside of a server are left out; "owner" is what we have more.
+  const absent = ['category', 'extra_desc', 'sourcefile', 'sourceline'];
+  expect([...server.keys()].filter((name) => !own.has(name))).toEqual(absent);
+  expect([...own.keys()].filter((name) => !server.has(name))).toEqual(['owner']);
+  for (const [name, type] of own) if (server.has(name)) expect(`${name} ${type}`).toBe(`${name} ${server.get(name)}`);
 });
 
 test('a running worker takes a change over without a restart', async ({ db, controller }) => {
@@ -86,6 +132,80 @@ test('a nap time that names a setting follows it', async ({ db, controller }) =>
   await until(() => db.value('SELECT count(*) > 5 FROM tick'));
 });
 
+test('bgw_reset_config, and a definition that comes later, reach a running worker', async ({ db, controller }) => {
+  await db.query('CREATE TABLE seen (value text, late text)');
+  await db.query(`SELECT bgw_define_setting('teller.word', 'boot'), bgw_set_config('teller.word', 'set')`);
+  await db.query(`SELECT bgw_register('teller', naptime => '1 h',
+    command => $$INSERT INTO seen VALUES (current_setting('teller.word'), current_setting('teller.late', true))$$)`);
+  const handle = await db.value<bigint>(`SELECT bgw_launch('teller')`);
+  await until(() => db.value('SELECT count(*) = 1 FROM seen'));
+  await db.query(`SELECT bgw_reset_config('teller.word')`);
+  await until(() => db.value('SELECT count(*) = 2 FROM seen'));
+  await db.query(`SELECT bgw_define_setting('teller.late', 'there')`);
+  await until(() => db.value('SELECT count(*) = 3 FROM seen'));
+  expect((await db.query(`SELECT value, coalesce(late, '') AS late FROM seen`)).rows).toEqual([
+    { value: 'set', late: '' },
+    { value: 'boot', late: '' },
+    { value: 'boot', late: 'there' },
+  ]);
+  expect(await db.value('SELECT settings FROM bgw_stat_activity WHERE handle = $1', [handle])).toEqual({
+    'teller.word': 'boot',
+    'teller.late': 'there',
+  });
+  expect(controller.observations.filter(({ kind }) => kind === 'worker_started')).toHaveLength(1);
+});
+
+test('the settings that name a nap time or a database are compared without case', async ({ db, controller }) => {
+  await db.query('CREATE TABLE tick (n int)');
+  await db.query(
+    `SELECT bgw_define_setting('ticker.naptime', '20ms', vartype => 'integer', unit => 'ms'), bgw_define_setting('ticker.database', '')`,
+  );
+  await db.query(`SELECT bgw_register('ticker', 'INSERT INTO tick VALUES (1)', naptime => 'Ticker.NapTime')`);
+  await db.query(`SELECT bgw_register('placed', 'INSERT INTO tick VALUES (2)', database => 'Ticker.Database')`);
+  const handle = await db.value<bigint>(`SELECT bgw_launch('ticker')`);
+  await controller.saw('worker_started', { handle: String(handle) });
+  await until(() => db.value('SELECT count(*) > 2 FROM tick'));
+  const placed = await db.value<bigint>(`SELECT bgw_launch('placed')`);
+  await controller.saw('worker_exited', { handle: String(placed) }, 3000);
+});
+
+test('a nap time whose setting is no interval stops nobody else', async ({ db, controller }) => {
+  await db.query(`SELECT bgw_define_setting('ticker.naptime', '1 h')`);
+  await db.query(`SELECT bgw_register('ticker', 'SELECT 1', naptime => 'ticker.naptime')`);
+  const handle = await db.value<bigint>(`SELECT bgw_launch('ticker')`);
+  await controller.saw('worker_started', { handle: String(handle) });
+  await db.query(`SELECT bgw_set_config('ticker.naptime', 'whenever')`);
+  const other = await db.value<bigint>(`SELECT bgw_launch_sql('SELECT 1')`);
+  await controller.saw('worker_exited', { handle: String(other) }, 3000);
+});
+
+test('a worker whose nap time names a setting that is no interval waits alone', async ({ db, controller }) => {
+  await db.query(`SELECT bgw_define_setting('ticker.naptime', 'whenever')`);
+  await db.query(`SELECT bgw_register('ticker', 'SELECT 1', naptime => 'ticker.naptime'), bgw_launch('ticker')`);
+  const other = await db.value<bigint>(`SELECT bgw_launch_sql('SELECT 1')`);
+  await controller.saw('worker_exited', { handle: String(other) }, 3000);
+  expect((await db.query(`SELECT name FROM bgw_stat_activity WHERE name = 'ticker'`)).rows).toHaveLength(1);
+});
+
+test('an open transaction that sets a setting of a library does not keep a controller from joining', async ({
+  db,
+  startController,
+}) => {
+  const first = await startController();
+  await first.stop();
+  const user = await db.client();
+  await user.query('BEGIN');
+  await user.query(`SELECT bgw_set_config('worker_spi.naptime', '1s')`);
+  let joined = false;
+  const joining = startController().then(() => (joined = true));
+  try {
+    await until(() => joined, { deadline: 4000, what: 'the join' });
+  } finally {
+    await user.query('ROLLBACK');
+    await joining;
+  }
+});
+
 test('bgw_reload_conf wakes every worker of the caller', async ({ db, controller }) => {
   await db.query('CREATE TABLE tick (n int)');
   await db.query(
@@ -103,6 +223,82 @@ test('context postmaster waits for the next first controller, and says so', asyn
   expect(await setting(db, 'late.value')).toEqual({ setting: 'old', source: 'default', pending_restart: true });
   await startController();
   expect(await setting(db, 'late.value')).toEqual({ setting: 'new', source: 'catalog', pending_restart: false });
+});
+
+test('context postmaster: set back to its value, it waits for nothing', async ({ db }) => {
+  await db.query(`SELECT bgw_define_setting('late.value', 'old', context => 'postmaster')`);
+  await db.query(`SELECT bgw_set_config('late.value', 'new')`);
+  await db.query(`SELECT bgw_set_config('late.value', 'old')`);
+  expect(await setting(db, 'late.value')).toEqual({ setting: 'old', source: 'default', pending_restart: false });
+});
+
+test('context postmaster: a second controller does not take the change over, a first one does', async ({
+  db,
+  startController,
+}) => {
+  const first = await startController();
+  await db.query(`SELECT bgw_define_setting('late.value', 'old', context => 'postmaster')`);
+  await db.query(`SELECT bgw_set_config('late.value', 'new')`);
+  const second = await startController({ nodeName: 'second' });
+  expect(await setting(db, 'late.value')).toEqual({ setting: 'old', source: 'default', pending_restart: true });
+  await Promise.all([first.stop(), second.stop()]);
+  await startController();
+  expect(await setting(db, 'late.value')).toEqual({ setting: 'new', source: 'catalog', pending_restart: false });
+});
+
+test('context postmaster: a waiting value that a new definition forbids is not taken over', async ({
+  db,
+  startController,
+}) => {
+  const define = (max: number): Promise<unknown> =>
+    db.query(
+      `SELECT bgw_define_setting('late.value', '30', vartype => 'integer', max_val => $1, context => 'postmaster')`,
+      [max],
+    );
+  await define(100);
+  await db.query(`SELECT bgw_set_config('late.value', '60')`);
+  await define(50);
+  await startController();
+  expect(await setting(db, 'late.value')).toMatchObject({ setting: '30' });
+});
+
+test('plain INSERT is refused with the words of bgw_register', async ({ db }) => {
+  const refusal = (sql: string): Promise<unknown> =>
+    db.query(sql).then(
+      () => 'accepted',
+      ({ code, message, detail, hint }) => ({ code, message, detail, hint }),
+    );
+  for (const [column, value] of [
+    ['naptime', `'3 parsecs'`],
+    ['naptime', `'0'`],
+    ['restart_time', `'2 days'`],
+    ['timeout', `'0'`],
+    ['timeout', `'-1 s'`],
+    ['mode', `'both'`],
+    ['start_time', `'postmaster_start'`],
+    ['flags', `'{shmem_access,backend_database_connection}'`],
+    ['flags', `'{}'`],
+    ['library_name', `'x'`],
+  ] as const) {
+    const inserted = await refusal(
+      `INSERT INTO bgw.worker (name, command, ${column}) VALUES ('w', 'SELECT 1', ${value})`,
+    );
+    const registered = await refusal(`SELECT bgw_register('w', 'SELECT 1', ${column} => ${value})`);
+    expect(inserted, `${column} ${value}`).not.toBe('accepted');
+    expect(inserted, `${column} ${value}`).toEqual(registered);
+  }
+});
+
+test('an unknown start time or flag, or no instances at all, is 22023 as well', async ({ db }) => {
+  for (const [column, value] of [
+    ['start_time', `'whenever'`],
+    ['flags', `'{no_such_flag,backend_database_connection}'`],
+    ['max_instances', '0'],
+  ] as const) {
+    await expect(db.query(`SELECT bgw_register('w', 'SELECT 1', ${column} => ${value})`), column).rejects.toMatchObject(
+      { code: '22023' },
+    );
+  }
 });
 
 test('plain INSERT and UPDATE obey the rules of bgw_register', async ({ db }) => {
@@ -209,4 +405,33 @@ test('a change that is rolled back reaches nobody', async ({ db, controller }) =
   await controller.saw('worker_exited', { handle: String(next) });
   expect(await setting(db, 'kill_idle.dry_run')).toMatchObject({ setting: 'off' });
   expect(controller.observations.some(({ kind }) => kind === 'worker_signalled')).toBe(false);
+});
+
+test("a worker that a user's own graphile-migrate migration registers runs", async ({ db, controller }) => {
+  const body = `CREATE TABLE rolled_up (keep text);
+CREATE PROCEDURE rollup() LANGUAGE sql AS $$ INSERT INTO rolled_up VALUES (current_setting('rollup.keep')) $$;
+SELECT bgw_define_setting('rollup.keep', boot_val => '30d', vartype => 'integer', unit => 'd');
+SELECT bgw_register(name => 'rollup', command => $$CALL rollup()$$, naptime => '10 s', restart_time => '5 s', autostart => true);`;
+  const root = mkdtempSync(join(tmpdir(), 'bgw-settings-'));
+  try {
+    mkdirSync(join(root, 'migrations', 'committed'), { recursive: true });
+    writeFileSync(join(root, '.gmrc'), '{}');
+    writeFileSync(
+      join(root, 'migrations', 'committed', '000001-rollup.sql'),
+      `--! Previous: -\n--! Hash: ${migrationHash(body, undefined)}\n\n${body}\n`,
+    );
+    const program = createRequire(import.meta.url).resolve('graphile-migrate/dist/cli.js');
+    const env = { ...process.env, DATABASE_URL: db.url };
+    const graphileMigrate = (): Promise<unknown> =>
+      promisify(execFile)(process.execPath, [program, 'migrate'], { cwd: root, env });
+    await graphileMigrate();
+    await controller.saw('worker_started', { name: 'rollup' });
+    await until(() => db.value(`SELECT count(*) = 1 FROM rolled_up WHERE keep = '30d'`));
+    await graphileMigrate();
+    await db.query(`SELECT bgw_set_config('rollup.keep', '7d')`);
+    await until(() => db.value(`SELECT count(*) = 1 FROM rolled_up WHERE keep = '7d'`));
+    expect(controller.observations.filter(({ kind }) => kind === 'worker_started')).toHaveLength(1);
+  } finally {
+    rmSync(root, { recursive: true, force: true });
+  }
 });

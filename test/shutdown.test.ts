@@ -228,3 +228,55 @@ test('a claim whose answer never reached the node is given back when it resumes 
   await db.query(`SELECT bgw.resume_node($1, $2, '{}')`, [node, epoch]);
   expect(await db.value('SELECT run_id IS NULL FROM bgw.process WHERE id = $1', [handle])).toBe(true);
 });
+
+test('a controller that was killed is taken over by one that runs, within seconds (I1, I8)', async ({
+  db,
+  startController,
+}) => {
+  const first = await spawnController(db, ['--node-name', 'first']);
+  const oneShot = await launch(db, `bgw_launch_sql('${SLEEP}')`);
+  const napping = await launch(db, `bgw_launch('kill_idle')`);
+  const survivor = await startController({ nodeName: 'survivor' });
+  await first.end('SIGKILL');
+  // Two seconds that its control session is gone, and two polls.
+  await survivor.saw('worker_started', { handle: String(napping) }, 15_000);
+  expect(await sleepers(db)).toBe(0);
+  expect(await statusOf(db, oneShot)).toBe('lost');
+  expect(survivor.observations.filter(({ kind }) => kind === 'worker_started')).toHaveLength(1);
+  expect(await db.value('SELECT array_agg(node) FROM bgw_nodes')).toEqual(['survivor']);
+});
+
+test('a controller that was frozen and taken over stops its workers when it goes on, and joins again (I1, I6)', async ({
+  db,
+  startController,
+}) => {
+  await db.query('CREATE TABLE tick (run_id text, at timestamptz DEFAULT clock_timestamp())');
+  await db.query(
+    `SELECT bgw_register('ticker', $$INSERT INTO tick VALUES (current_setting('bgw.run_id'))$$, naptime => '20 ms', restart_time => '0')`,
+  );
+  const frozen = await spawnController(db, ['--node-name', 'frozen']);
+  const ticker = await launch(db, `bgw_launch('ticker')`);
+  const process_ = await launch(db, `bgw_launch('hello_signal')`);
+  const osPid = await db.value<number>('SELECT os_pid FROM bgw_stat_activity WHERE handle = $1', [process_]);
+  const oneShot = await launch(db, `bgw_launch_sql('${SLEEP}')`);
+  await until(() => db.value('SELECT count(*) > 3 FROM tick'));
+
+  frozen.child.kill('SIGSTOP');
+  await db.query(`UPDATE bgw.node SET lease_until = now() - interval '1 s'`);
+  const next = await startController({ nodeName: 'next' });
+  await next.saw('worker_started', { handle: String(ticker) });
+  await until(async () => (await statusOf(db, oneShot)) === 'lost');
+  expect(await sleepers(db)).toBe(0);
+
+  frozen.child.kill('SIGCONT');
+  await frozen.said(/was taken over by another one/);
+  await until(() => frozen.lines.filter((line) => /joined at epoch/.test(String(line['msg']))).length === 2);
+  await until(() => !isAlive(osPid), { what: 'the end of the process of the frozen node' });
+  const more = await db.value<bigint>('SELECT count(*) FROM tick');
+  await until(async () => (await db.value<bigint>('SELECT count(*) FROM tick')) > more + 5n);
+  const { rows } = await db.query('SELECT run_id FROM tick ORDER BY at');
+  const runs = rows.map(({ run_id }) => run_id as string);
+  expect(new Set(runs).size).toBe(2);
+  expect(runs, 'the runs do not overlap').toEqual(runs.toSorted((a, b) => Number(a) - Number(b)));
+  expect(await frozen.end('SIGTERM')).toBe(0);
+});

@@ -18,6 +18,9 @@ AS $$
 #variable_conflict use_column
 DECLARE
     checked text;
+    -- GUC names are compared without case: the first spelling stays.
+    known_name text := coalesce((SELECT setting.name FROM bgw.setting WHERE setting.owner = bgw.current_owner()
+                                 AND pg_catalog.lower(setting.name) = pg_catalog.lower(bgw_define_setting.name)), bgw_define_setting.name);
 BEGIN
     IF bgw_define_setting.name !~ '^[A-Za-z_][A-Za-z0-9_$]*([.][A-Za-z_][A-Za-z0-9_$]*)+$' OR pg_catalog.octet_length(bgw_define_setting.name) > 127 THEN
         RAISE EXCEPTION USING ERRCODE = 'invalid_parameter_value',
@@ -31,18 +34,22 @@ BEGIN
     checked := bgw.parse_setting(name := bgw_define_setting.name, vartype := bgw_define_setting.vartype, unit := bgw_define_setting.unit,
                                  min_val := bgw_define_setting.min_val::text, max_val := bgw_define_setting.max_val::text,
                                  enumvals := bgw_define_setting.enumvals, value := bgw_define_setting.boot_val);
+    -- An unchanged definition locks nothing: a transaction that sets this setting may be open for long.
+    IF EXISTS (SELECT FROM bgw.setting WHERE setting.owner = bgw.current_owner() AND setting.name = known_name
+               AND (setting.vartype, setting.unit, setting.min_val, setting.max_val, setting.enumvals, setting.boot_val, setting.context, setting.short_desc)
+                   IS NOT DISTINCT FROM
+                   (bgw_define_setting.vartype, bgw_define_setting.unit, bgw_define_setting.min_val, bgw_define_setting.max_val,
+                    bgw_define_setting.enumvals, checked, bgw_define_setting.context, bgw_define_setting.short_desc)) THEN
+        RETURN;
+    END IF;
     INSERT INTO bgw.setting AS setting (name, vartype, unit, min_val, max_val, enumvals, boot_val, context, short_desc)
-    VALUES (bgw_define_setting.name, bgw_define_setting.vartype, bgw_define_setting.unit, bgw_define_setting.min_val, bgw_define_setting.max_val,
+    VALUES (known_name, bgw_define_setting.vartype, bgw_define_setting.unit, bgw_define_setting.min_val, bgw_define_setting.max_val,
             bgw_define_setting.enumvals, checked, bgw_define_setting.context, bgw_define_setting.short_desc)
     ON CONFLICT ON CONSTRAINT setting_pkey DO UPDATE SET
         vartype = EXCLUDED.vartype, unit = EXCLUDED.unit, min_val = EXCLUDED.min_val, max_val = EXCLUDED.max_val, enumvals = EXCLUDED.enumvals,
-        boot_val = EXCLUDED.boot_val, context = EXCLUDED.context, short_desc = EXCLUDED.short_desc
-    WHERE (setting.vartype, setting.unit, setting.min_val, setting.max_val, setting.enumvals, setting.boot_val, setting.context, setting.short_desc)
-          IS DISTINCT FROM (EXCLUDED.vartype, EXCLUDED.unit, EXCLUDED.min_val, EXCLUDED.max_val, EXCLUDED.enumvals, EXCLUDED.boot_val, EXCLUDED.context, EXCLUDED.short_desc);
-    IF FOUND THEN
-        PERFORM bgw.drop_invalid_value(bgw_define_setting.name);
-        PERFORM bgw.reload_owner(bgw.current_owner());
-    END IF;
+        boot_val = EXCLUDED.boot_val, context = EXCLUDED.context, short_desc = EXCLUDED.short_desc;
+    PERFORM bgw.drop_invalid_value(known_name);
+    PERFORM bgw.reload_owner(bgw.current_owner());
 END;
 $$;
 COMMENT ON FUNCTION public.bgw_define_setting(text, text, text, text, numeric, numeric, text[], text, text) IS
@@ -83,7 +90,7 @@ AS $$
 DECLARE
     definition bgw.setting := bgw.find_setting(name);
 BEGIN
-    PERFORM bgw.store_setting(definition, definition.boot_val);
+    PERFORM bgw.store_setting(definition, NULL);
     RETURN bgw.show_setting(definition.vartype, definition.unit, definition.boot_val);
 END;
 $$;
@@ -128,16 +135,16 @@ LANGUAGE plpgsql
 AS $$
 BEGIN
     IF definition.context = 'postmaster' THEN
-        UPDATE bgw.setting SET pending = checked, changed_at = bgw.now()
+        UPDATE bgw.setting SET pending = nullif(coalesce(checked, definition.boot_val), coalesce(definition.setting, definition.boot_val)), changed_at = bgw.now()
         WHERE setting.owner = definition.owner AND setting.name = definition.name;
     ELSE
-        UPDATE bgw.setting SET setting = nullif(checked, definition.boot_val), changed_at = bgw.now()
+        UPDATE bgw.setting SET setting = checked, changed_at = bgw.now()
         WHERE setting.owner = definition.owner AND setting.name = definition.name;
         PERFORM bgw.reload_owner(definition.owner);
     END IF;
 END;
 $$;
-COMMENT ON FUNCTION bgw.store_setting(bgw.setting, text) IS 'Writes a checked value and has the running workers of its owner reload.';
+COMMENT ON FUNCTION bgw.store_setting(bgw.setting, text) IS 'Writes a checked value, NULL for the boot value, and has the running workers of its owner reload.';
 
 CREATE OR REPLACE FUNCTION bgw.drop_invalid_value(setting_name text) RETURNS void
 LANGUAGE plpgsql
@@ -146,14 +153,13 @@ DECLARE
     definition bgw.setting;
 BEGIN
     SELECT * INTO definition FROM bgw.setting WHERE setting.owner = bgw.current_owner() AND setting.name = setting_name;
-    IF definition.setting IS NOT NULL THEN
-        PERFORM bgw.parse_setting(name := definition.name, vartype := definition.vartype, unit := definition.unit,
-                                  min_val := definition.min_val::text, max_val := definition.max_val::text,
-                                  enumvals := definition.enumvals, value := definition.setting);
-    END IF;
+    PERFORM bgw.parse_setting(name := definition.name, vartype := definition.vartype, unit := definition.unit,
+                              min_val := definition.min_val::text, max_val := definition.max_val::text,
+                              enumvals := definition.enumvals, value := given.value)
+    FROM (VALUES (definition.setting), (definition.pending)) AS given (value) WHERE given.value IS NOT NULL;
 EXCEPTION WHEN invalid_parameter_value THEN
     RAISE WARNING '%; it was reset to its boot value', sqlerrm;
-    UPDATE bgw.setting SET setting = NULL WHERE setting.owner = definition.owner AND setting.name = definition.name;
+    UPDATE bgw.setting SET setting = NULL, pending = NULL WHERE setting.owner = definition.owner AND setting.name = definition.name;
 END;
 $$;
 COMMENT ON FUNCTION bgw.drop_invalid_value(text) IS 'After a definition has changed: resets a value that is no longer valid, with a warning.';

@@ -37,7 +37,8 @@ END;
 $$;
 COMMENT ON PROCEDURE public.bgw_wait_for_startup(bigint, interval, text, integer) IS
 'Waits until the process has started, or has already stopped.  Returns its status and pid as bgw_get_pid does; after the timeout (default 60 s)
-not_yet_started, or postmaster_died if no node is alive.  Errors: 55000 it was launched in this very transaction.
+not_yet_started, or postmaster_died if no node is alive.  It commits while it waits: call it by itself, not in a transaction block or function.
+Errors: 55000 it was launched in this very transaction, 2D000 it is called in a transaction block or function and has to wait.
 Example: CALL bgw_wait_for_startup(4711, ''10 s'');';
 
 CREATE OR REPLACE PROCEDURE public.bgw_wait_for_shutdown(
@@ -52,7 +53,8 @@ END;
 $$;
 COMMENT ON PROCEDURE public.bgw_wait_for_shutdown(bigint, interval, text) IS
 'Waits until the process is finished and its backend gone.  Returns stopped; after the timeout (default 60 s) its status then, or postmaster_died
-if no node is alive.  Errors: 55000 it was launched in this very transaction.
+if no node is alive.  It commits while it waits: call it by itself, not in a transaction block or function.
+Errors: 55000 it was launched in this very transaction, 2D000 it is called in a transaction block or function and has to wait.
 Example: CALL bgw_wait_for_shutdown(4711, ''10 s'');';
 
 CREATE OR REPLACE PROCEDURE bgw.wait_for(handle bigint, wanted text[], timeout interval, INOUT status text, INOUT pid integer)
@@ -88,8 +90,9 @@ CREATE OR REPLACE FUNCTION bgw.check_committed(handle bigint) RETURNS void
 LANGUAGE plpgsql
 AS $$
 BEGIN
-    IF EXISTS (SELECT FROM bgw.process WHERE id = handle AND process.xmin::text = (pg_catalog.txid_current_if_assigned() & 4294967295)::text
-               AND run_id IS NULL) THEN
+    -- A row that is seen although its transaction is in progress is of this transaction, or of a savepoint in it.
+    IF EXISTS (SELECT FROM bgw.process WHERE id = handle AND run_id IS NULL AND pg_catalog.txid_status(
+            (pg_catalog.txid_snapshot_xmax(pg_catalog.txid_current_snapshot()) >> 32 << 32) | process.xmin::text::bigint) = 'in progress') THEN
         RAISE EXCEPTION USING ERRCODE = 'object_not_in_prerequisite_state',
             MESSAGE = pg_catalog.format('cannot wait for handle %s in the transaction that launched it', handle),
             DETAIL = 'A launch takes effect when its transaction commits.',

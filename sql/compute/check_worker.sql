@@ -36,6 +36,20 @@ BEGIN
             MESSAGE = pg_catalog.format('worker "%s": invalid timeout', worker.name),
             DETAIL = 'A timeout is greater than zero, and at most 24 days.';
     END IF;
+    IF worker.start_time NOT IN ('postmaster_start', 'consistent_state', 'recovery_finished') THEN
+        RAISE EXCEPTION USING ERRCODE = 'invalid_parameter_value',
+            MESSAGE = pg_catalog.format('worker "%s": unrecognized start time "%s"', worker.name, worker.start_time),
+            HINT = 'Available start times: postmaster_start, consistent_state, recovery_finished.';
+    END IF;
+    IF NOT worker.flags <@ '{shmem_access,backend_database_connection,interruptible}' THEN
+        RAISE EXCEPTION USING ERRCODE = 'invalid_parameter_value',
+            MESSAGE = pg_catalog.format('worker "%s": unrecognized flag', worker.name),
+            HINT = 'Available flags: backend_database_connection.';
+    END IF;
+    IF worker.max_instances <= 0 THEN
+        RAISE EXCEPTION USING ERRCODE = 'invalid_parameter_value',
+            MESSAGE = pg_catalog.format('worker "%s": max_instances must be greater than zero', worker.name);
+    END IF;
     IF worker.start_time = 'postmaster_start' AND 'backend_database_connection' = ANY (worker.flags) THEN
         RAISE EXCEPTION USING ERRCODE = 'invalid_parameter_value',
             MESSAGE = pg_catalog.format('worker "%s": cannot request database access if starting at postmaster start', worker.name);

@@ -30,7 +30,11 @@ AS $$
         SELECT older.finished_at FROM bgw.run AS older WHERE older.worker_id IS NULL ORDER BY older.finished_at DESC OFFSET 100000 LIMIT 1);
     DELETE FROM bgw.log WHERE log.id <= (SELECT max(newest.id) - 10000 FROM bgw.log AS newest);
     DELETE FROM bgw.signal WHERE NOT EXISTS (SELECT FROM bgw.process WHERE process.id = signal.process_id);
-    DELETE FROM bgw.worker WHERE worker.unregistered AND NOT EXISTS (SELECT FROM bgw.process WHERE process.worker_id = worker.id);
+    -- Users may hold locks on rows of bgw.worker: those are left for the next time.
+    DELETE FROM bgw.worker WHERE worker.id IN (
+        SELECT forgotten.id FROM bgw.worker AS forgotten
+        WHERE forgotten.unregistered AND NOT EXISTS (SELECT FROM bgw.process WHERE process.worker_id = forgotten.id)
+        FOR UPDATE SKIP LOCKED);
 $$;
 COMMENT ON FUNCTION bgw.trim() IS 'Deletes what is beyond the bounds: runs of a worker, log lines, signals without a process, unregistered workers.';
 

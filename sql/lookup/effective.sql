@@ -12,20 +12,25 @@ $$;
 COMMENT ON FUNCTION bgw.settings_of(oid) IS 'The settings of one owner as nodes get them: name, type, value in the base unit, value as SHOW prints it.';
 
 CREATE OR REPLACE FUNCTION bgw.nap_of(worker bgw.worker) RETURNS interval
-LANGUAGE sql STABLE
+LANGUAGE plpgsql STABLE
 AS $$
-    SELECT CASE WHEN worker.naptime ~ '^[A-Za-z_]'
-        THEN (SELECT bgw.parse_naptime(bgw.show_setting(setting.vartype, setting.unit, coalesce(setting.setting, setting.boot_val)))
-              FROM bgw.setting WHERE setting.owner = worker.owner AND pg_catalog.lower(setting.name) = pg_catalog.lower(worker.naptime))
-        ELSE bgw.parse_naptime(worker.naptime) END
+BEGIN
+    IF worker.naptime ~ '^[A-Za-z_]' THEN
+        RETURN (SELECT bgw.show_setting(setting.vartype, setting.unit, coalesce(setting.setting, setting.boot_val))::interval
+                FROM bgw.setting WHERE setting.owner = worker.owner AND pg_catalog.lower(setting.name) = pg_catalog.lower(worker.naptime));
+    END IF;
+    RETURN worker.naptime::interval;
+EXCEPTION WHEN data_exception THEN
+    RETURN NULL;  -- One bad row never stops the others: bgw.obstacle says why it waits.
+END;
 $$;
-COMMENT ON FUNCTION bgw.nap_of(bgw.worker) IS 'The nap time of a worker now: its own, or the value of the setting that it names.';
+COMMENT ON FUNCTION bgw.nap_of(bgw.worker) IS 'The nap time of a worker now: its own, or the value of the setting that it names; NULL if that is no interval.';
 
 CREATE OR REPLACE FUNCTION bgw.database_of(database text, owner oid) RETURNS text
 LANGUAGE sql STABLE
 AS $$
     SELECT coalesce(nullif(coalesce(
-        (SELECT coalesce(setting.setting, setting.boot_val) FROM bgw.setting WHERE setting.owner = database_of.owner AND setting.name = database_of.database),
+        (SELECT coalesce(setting.setting, setting.boot_val) FROM bgw.setting WHERE setting.owner = database_of.owner AND pg_catalog.lower(setting.name) = pg_catalog.lower(database_of.database)),
         database), ''), pg_catalog.current_database())
 $$;
 COMMENT ON FUNCTION bgw.database_of(text, oid) IS 'Where a worker runs: the database it names, or the value of the setting it names; NULL or empty: this database.';

@@ -42,7 +42,9 @@ BEGIN
         WHEN NOT EXISTS (SELECT FROM bgw.login WHERE login.owner = process.owner) THEN pg_catalog.format('there is no login for role "%s"', pg_catalog.pg_get_userbyid(process.owner))
         WHEN NOT coalesce(worker.enabled, true) THEN 'worker is not enabled'
         WHEN bgw.lacks_database(database) THEN pg_catalog.format('database "%s" does not exist or accepts no connections', database)
-        WHEN worker.naptime IS NOT NULL AND bgw.nap_of(worker) IS NULL THEN pg_catalog.format('configuration parameter "%s" does not exist', worker.naptime)
+        WHEN worker.naptime IS NOT NULL AND bgw.nap_of(worker) IS NULL THEN pg_catalog.format(
+            CASE WHEN EXISTS (SELECT FROM bgw.setting WHERE setting.owner = worker.owner AND pg_catalog.lower(setting.name) = pg_catalog.lower(worker.naptime))
+                 THEN 'configuration parameter "%s" is not an interval' ELSE 'configuration parameter "%s" does not exist' END, worker.naptime)
         WHEN process.next_start > bgw.now() THEN 'restart time'
         WHEN NOT bgw.has_live_node() THEN 'a controller: none is running'
         WHEN NOT EXISTS (SELECT FROM bgw.node WHERE node.login = process.owner AND NOT node.fenced) THEN pg_catalog.format('a controller that logs in as "%s"', pg_catalog.pg_get_userbyid(process.owner))

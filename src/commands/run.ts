@@ -7,7 +7,7 @@ import { systemClock } from '../clock.ts';
 import { Controller } from '../controller.ts';
 import { loadLibraries } from '../libraries.ts';
 import { logTo } from '../log.ts';
-import type { Observe } from '../observation.ts';
+import type { Observation, Observe } from '../observation.ts';
 
 export interface RunOptions {
   connection: ClientConfig;
@@ -29,12 +29,22 @@ export async function runController(options: RunOptions, signal: AbortSignal): P
     log(observation);
     options.observe?.(observation);
   };
-  const settings = await settingsAtStart(connection);
+  const earlier: Observation[] = [];
+  const libraries = await loadLibraries({
+    directories: libraryDirs,
+    preload: preloadLibraries,
+    settings: await settingsAtStart(connection),
+    observe: (observation) => {
+      observe(observation);
+      earlier.push(observation);
+    },
+  });
   const controller = new Controller({
     connection,
     nodeName: options.nodeName ?? hostname(),
     maxWorkerProcesses: options.maxWorkerProcesses ?? 8,
-    libraries: await loadLibraries({ directories: libraryDirs, preload: preloadLibraries, settings, observe }),
+    libraries,
+    earlier,
     clock: systemClock,
     observe,
     onReady,

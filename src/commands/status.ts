@@ -38,5 +38,13 @@ export async function showStatus({ connection, watch }: StatusOptions): Promise<
 async function table(client: pg.Client, text: string): Promise<string> {
   const asText = { getTypeParser: () => (value: string) => value } as pg.CustomTypesConfig;
   const { fields, rows } = await client.query<(string | null)[]>({ text, rowMode: 'array', types: asText });
-  return formatTable(fields, rows);
+  return formatTable(
+    fields,
+    rows.map((row) => row.map(printable)),
+  );
+}
+
+/** What a worker has put into its name or error moves no cursor of the terminal. */
+function printable(value: string | null): string | null {
+  return value && value.replaceAll(/\p{Cc}/gu, ' ');
 }

@@ -14,12 +14,14 @@ import { once } from 'node:events';
 import { join } from 'node:path';
 import { inspect } from 'node:util';
 import { pino } from 'pino';
-import type { TestAPI } from 'vitest';
+import pg from 'pg';
+import { onTestFinished, type TestAPI } from 'vitest';
 import { runController, type RunOptions } from '../../src/commands/run.ts';
 import { connectionConfig } from '../../src/connection.ts';
 import type { Observation } from '../../src/observation.ts';
+import { migrate } from '../../src/migrate.ts';
 import { findPackageRoot } from '../../src/package-root.ts';
-import { test as databaseTest, type TestDatabase } from './database.ts';
+import { createDatabase, onServer, test as databaseTest, type TestDatabase } from './database.ts';
 import { until } from './until.ts';
 
 export { expect } from 'vitest';
@@ -86,6 +88,8 @@ export async function spawnController(db: TestDatabase, args: string[] = []): Pr
   const child = spawn(process.execPath, [program, 'run', '--url', db.url, ...args], {
     env: { PATH: process.env['PATH'] },
   });
+  // A test that fails half-way leaves no node behind.
+  onTestFinished(() => void child.kill('SIGKILL'));
   const lines: Record<string, unknown>[] = [];
   let rest = '';
   child.stderr.on('data', (chunk: Buffer) => {
@@ -131,9 +135,33 @@ export async function ownBackends(db: TestDatabase): Promise<string[]> {
   return rows.map((row) => row.application_name);
 }
 
+/** A database that belongs to an ordinary role, as on a managed server; its main session is one of that role. */
+export interface Ordinary {
+  db: TestDatabase;
+  role: string;
+}
+
+async function createOrdinary(): Promise<Ordinary> {
+  const db = await createDatabase({ template: 'template0' });
+  const role = `${db.name}_app`;
+  await onServer(`CREATE ROLE ${role} LOGIN PASSWORD 'app' IN ROLE pg_read_all_stats, pg_signal_backend`);
+  await onServer(`ALTER DATABASE ${db.name} OWNER TO ${role}`);
+  const url = new URL(db.url);
+  url.username = role;
+  url.password = 'app';
+  const installer = new pg.Client({ connectionString: url.href });
+  await installer.connect();
+  await migrate(installer);
+  await installer.end();
+  await db.query(`SET SESSION AUTHORIZATION ${role}`);
+  return { db: { ...db, url: url.href }, role };
+}
+
 interface Fixtures {
   /** A node that serves this test's database. */
   controller: TestController;
+  /** A database of an ordinary role, without a node. */
+  ordinary: Ordinary;
   /** Starts a node with options of its own; stopped at the end like the others. */
   startController: (options?: ControllerOptions) => Promise<TestController>;
 }
@@ -148,6 +176,12 @@ export const test: TestAPI<{ db: TestDatabase } & Fixtures> = databaseTest.exten
     });
     await Promise.all(started.map((controller) => controller.stop()));
     if (started.length > 0) await nothingLeft(db);
+  },
+  ordinary: async ({}, use) => {
+    const { db, role } = await createOrdinary();
+    await use({ db, role });
+    await db.drop();
+    await onServer(`DROP ROLE ${role}`);
   },
   controller: async ({ startController: start }, use) => {
     await use(await start());
