@@ -150,20 +150,6 @@ test('waiting in the transaction of the launch is refused, also when a savepoint
   await expect(db.query(`CALL bgw_wait_for_startup($1, '100 ms')`, [handle])).rejects.toMatchObject({ code: '55000' });
 });
 
-for (const [how, open] of [
-  ['statement by statement', ['BEGIN', 'INSERT INTO mark VALUES (1)']],
-  ['at once', ['BEGIN; INSERT INTO mark VALUES (1)']],
-] as const) {
-  test(`waiting inside a transaction block, sent ${how}, leaves that transaction open`, async ({ db }) => {
-    await db.query('CREATE TABLE mark (n int)');
-    const handle = await db.value<bigint>(`SELECT bgw_launch('hello_world')`);
-    for (const statement of open) await db.query(statement);
-    await db.query(`CALL bgw_wait_for_startup($1, '300 ms')`, [handle]);
-    await db.query('ROLLBACK');
-    expect(await db.value('SELECT count(*)::int FROM mark')).toBe(0);
-  });
-}
-
 test('bgw_get_pid follows a process from its launch to its end', async ({ db, startController }) => {
   const handle = await db.value<bigint>(`SELECT bgw_launch_sql('SELECT pg_sleep(600)')`);
   const status = async (): Promise<unknown> => (await db.query('SELECT * FROM bgw_get_pid($1)', [handle])).rows[0];
