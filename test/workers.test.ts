@@ -409,25 +409,3 @@ test('worker_spi refuses what is no whole number', async ({ db, controller }) =>
   }
   expect(await db.value(`SELECT count(*)::int FROM pg_namespace WHERE nspname ~ '^schema'`)).toBe(0);
 });
-
-test('with fewer worker_spi.total_workers, or without the preload, the next start has no more of them', async ({
-  db,
-  startController,
-}) => {
-  const started = async (): Promise<string[]> => {
-    const { rows } = await db.query(
-      `SELECT name FROM bgw_stat_activity WHERE name ~ '^worker_spi worker' AND handle IS NOT NULL ORDER BY name`,
-    );
-    return rows.map(({ name }) => name);
-  };
-  const first = await startController({ preloadLibraries: ['worker_spi'] });
-  for (const i of [1, 2]) await logged(db, `initialized with schema${i}.counted`);
-  await db.query(`SELECT bgw_set_config('worker_spi.total_workers', '1')`);
-  await first.stop();
-  const second = await startController({ preloadLibraries: ['worker_spi'] });
-  await second.saw('worker_started', { name: 'worker_spi worker 1' });
-  expect(await started()).toEqual(['worker_spi worker 1']);
-  await second.stop();
-  await startController();
-  expect(await started()).toEqual([]);
-});

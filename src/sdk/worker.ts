@@ -46,7 +46,7 @@ export class Worker {
   /** Its handle, as bgw_launch returned it. */
   readonly handle: string;
   /** Set by every signal, by a reload and by bgw_set_latch. */
-  readonly latch = new Latch();
+  readonly latch: Latch = new Latch();
   readonly #context: WorkerContext;
   readonly #spi: SpiSession;
   readonly #handlers = new Map<WorkerSignal, (() => void)[]>();
