@@ -1,5 +1,5 @@
 -- bgw_get_pid, bgw_wait_for_startup, bgw_wait_for_shutdown.
--- The two procedures commit while they wait, unless they are called inside a transaction block.
+-- The two procedures commit while they wait: they stand by themselves, not in a transaction block or function.
 -- PostgreSQL counterparts: GetBackgroundWorkerPid, WaitForBackgroundWorkerStartup, WaitForBackgroundWorkerShutdown.
 
 CREATE OR REPLACE FUNCTION public.bgw_get_pid(handle bigint, OUT status text, OUT pid integer)
