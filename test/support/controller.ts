@@ -63,7 +63,7 @@ export async function startController(db: TestDatabase, options: ControllerOptio
     saw: <K extends Kind>(kind: K, match: Partial<Of<K>> = {}, deadline = 10_000) =>
       until(() => observations.find((seen): seen is Of<K> => seen.kind === kind && matches(seen, match)), {
         deadline,
-        what: `${kind} ${inspect(match)} among ${inspect(observations.map((seen) => seen.kind))}`,
+        what: () => `${kind} ${inspect(match)} among ${inspect(observations.map((seen) => seen.kind))}`,
       }),
     stop: async () => {
       stop.abort();
@@ -82,14 +82,22 @@ export interface ControllerProcess {
   end(signal: NodeJS.Signals): Promise<number | null>;
 }
 
+/** Nodes of this test that are processes of their own. A test that fails half-way leaves none behind. */
+const spawned = new Set<ChildProcess>();
+
+function killSpawned(): void {
+  for (const child of spawned) child.kill('SIGKILL');
+  spawned.clear();
+}
+
 /** `bgw run` as a user starts it; serves when this resolves. */
 export async function spawnController(db: TestDatabase, args: string[] = []): Promise<ControllerProcess> {
   const program = join(findPackageRoot(), 'dist', 'cli.js');
   const child = spawn(process.execPath, [program, 'run', '--url', db.url, ...args], {
     env: { PATH: process.env['PATH'] },
   });
-  // A test that fails half-way leaves no node behind.
-  onTestFinished(() => void child.kill('SIGKILL'));
+  spawned.add(child);
+  onTestFinished(killSpawned);
   const lines: Record<string, unknown>[] = [];
   let rest = '';
   child.stderr.on('data', (chunk: Buffer) => {
@@ -101,7 +109,7 @@ export async function spawnController(db: TestDatabase, args: string[] = []): Pr
   const said: ControllerProcess['said'] = (message, deadline = 10_000) =>
     until(() => lines.find((line) => message.test(String(line['msg']))), {
       deadline,
-      what: `${message} among ${inspect(lines)}`,
+      what: () => `${message} among ${inspect(lines)}`,
     });
   await said(/joined at epoch/);
   return {
@@ -175,6 +183,7 @@ export const test: TestAPI<{ db: TestDatabase } & Fixtures> = databaseTest.exten
       return controller;
     });
     await Promise.all(started.map((controller) => controller.stop()));
+    killSpawned();
     if (started.length > 0) await nothingLeft(db);
   },
   ordinary: async ({}, use) => {
