@@ -14,6 +14,7 @@
 \ir api/signal.sql                 -- bgw_signal, bgw_cancel, bgw_terminate, bgw_restart, bgw_set_latch
 \ir api/wait.sql                   -- bgw_get_pid, bgw_wait_for_startup, bgw_wait_for_shutdown
 \ir api/settings.sql               -- bgw_define_setting, bgw_set_config, bgw_reset_config, bgw_reload_conf
+\ir api/interrupt.sql              -- bgw_interrupt_database: make room for DROP DATABASE and its like
 \ir control/check_node.sql         -- refuse a stale node, renew the lease of a live one
 \ir control/join_node.sql          -- bgw.join_node, resume_node, leave_node, register_session
 \ir control/define_library.sql     -- what the init of a library defines
@@ -22,6 +23,8 @@
 \ir control/settle_exits.sql       -- attempts that ended -> history, restart or gone
 \ir control/claim_startable.sql    -- who starts now, on this node
 \ir control/deliver_signals.sql    -- what users sent to this node's processes
+\ir control/cover_databases.sql    -- scope every_database: databases that came and went
+\ir control/interrupt_databases.sql -- what a node has to leave alone for a while
 \ir control/complete_run.sql       -- mode atomic: completion in the transaction of the command
 \ir control/keep_house.sql         -- partitions, bounds of history and log
 \ir control/take_orders.sql        -- one node's next orders

@@ -102,7 +102,10 @@ export class Controller {
     const { orders, wakeMs } = await this.#node.exchange(events, room);
     this.#events.reported(events);
     this.#observe({ kind: 'took_orders', orders: orders.length });
-    for (const order of orders) this.#roster.obey(order);
+    for (const order of orders) {
+      if (order.kind === 'leave') this.#pool.leave(order.database);
+      else this.#roster.obey(order);
+    }
     return this.#events.size > 0 ? 0 : wakeMs;
   }
 

@@ -46,11 +46,17 @@ export interface SignalOrder extends Attempt {
   kind: 'signal';
   signal: SignalName;
   /** With SIGHUP: the nap time and command of now. */
-  naptime: number | null;
-  command: string | null;
+  naptime?: number | null;
+  command?: string | null;
 }
 
-export type Order = StartOrder | SignalOrder;
+/** Sessions that nobody uses leave the database: somebody wants to drop, rename or copy it. */
+export interface LeaveOrder {
+  kind: 'leave';
+  database: string;
+}
+
+export type Order = StartOrder | SignalOrder | LeaveOrder;
 
 /** How an attempt ended. */
 export interface Exit {
@@ -89,15 +95,22 @@ export type Event = { at: number } & (
 );
 
 interface Answer {
-  orders: ((Omit<StartOrder, 'settings'> & { owner: number }) | (Omit<SignalOrder, 'settings'> & { owner: number }))[];
+  orders: (WithOwner<StartOrder> | WithOwner<SignalOrder> | LeaveOrder)[];
   settings: Record<string, SettingValue[]>;
   wake_ms: number;
 }
 
+/** The settings of an owner are sent once, not with each order. */
+type WithOwner<Each extends Attempt> = Omit<Each, 'settings'> & { owner: number };
+
 /** What bgw.take_orders answered: orders, each with the settings of its owner, and in how many milliseconds to look again. */
 export function decodeOrders(text: string): { orders: Order[]; wakeMs: number } {
   const answer = JSON.parse(text) as Answer;
-  const orders = answer.orders.map(({ owner, ...order }) => ({ ...order, settings: answer.settings[owner] ?? [] }));
+  const orders = answer.orders.map((given): Order => {
+    if (given.kind === 'leave') return given;
+    const { owner, ...order } = given;
+    return { ...order, settings: answer.settings[owner] ?? [] };
+  });
   return { orders, wakeMs: answer.wake_ms };
 }
 

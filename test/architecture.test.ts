@@ -194,7 +194,7 @@ describe('sql/', () => {
       ({ text }) => /^CREATE OR REPLACE (?:FUNCTION|PROCEDURE) (\w+\.\w+)/.exec(text)?.[1] ?? [],
     );
     const code = statements
-      .filter(({ text }) => !/^(COMMENT|GRANT|REVOKE)/.test(text))
+      .filter(({ text }) => !/^(COMMENT|GRANT|REVOKE|DROP)/.test(text))
       .map(({ text }) => codeOf(text))
       .join('\n');
     return { path: relative('sql', path), folder: relative('sql', path).replace(/[/.].*/, ''), created, code };

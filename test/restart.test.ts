@@ -299,3 +299,80 @@ for (const value of ['soon', '-5 s', '1 us', '']) {
     expect(controller.observations.some(({ kind }) => kind === 'connection_lost')).toBe(false);
   });
 }
+
+test('the restart time doubles with each failure in a row, up to restart_time_max, with jitter', async ({ db }) => {
+  const delay = `SELECT date_part('epoch', bgw.restart_delay($1::interval, $2::interval, $3, $4))::float8`;
+  for (const [restartTime, max, failures, jitter, want] of [
+    ['1 s', null, 9, 1, 1],
+    ['1 s', '1 min', 1, 1, 1],
+    ['1 s', '1 min', 2, 0, 2],
+    ['1 s', '1 min', 4, 0, 8],
+    ['1 s', '1 min', 4, 1, 4],
+    ['1 s', '1 min', 1_000_000, 0, 60],
+    ['0', '1 min', 5, 0, 0],
+  ] as const) {
+    expect(await db.value(delay, [restartTime, max, failures, jitter]), `${restartTime} ${max} ${failures}`).toBe(want);
+  }
+  expect(await db.value(`SELECT bgw.restart_delay(NULL, '1 min', 5, 0)`)).toBe(null);
+});
+
+test('a worker that keeps failing waits longer each time, and is given up after failure_limit failures', async ({
+  db,
+  controller,
+}) => {
+  await db.query(
+    `SELECT bgw_register('fails', $1, restart_time => '20 ms', restart_time_max => '10 s', failure_limit => 4, failure_window => '1 h')`,
+    [FAILS],
+  );
+  const handle = await db.value<bigint>(`SELECT bgw_launch('fails')`);
+  await until(async () => (await db.value('SELECT status FROM bgw_get_pid($1)', [handle])) === 'stopped');
+  const { rows } = await db.query(
+    `SELECT gave_up, date_part('epoch', started_at - lag(finished_at) OVER (ORDER BY run_id)) AS waited
+     FROM bgw_run_history WHERE handle = $1 ORDER BY run_id`,
+    [handle],
+  );
+  expect(rows.map((run) => run.gave_up)).toEqual([null, null, null, '4 failures within 01:00:00']);
+  expect(rows[3].waited).toBeGreaterThanOrEqual(0.04);
+  expect(
+    (await db.query(`SELECT status, gave_up, waiting_for, last_sqlstate FROM bgw_stat_activity WHERE name = 'fails'`))
+      .rows,
+  ).toEqual([
+    {
+      status: 'stopped',
+      gave_up: '4 failures within 01:00:00',
+      waiting_for: 'a launch: it gave up after 4 failures within 01:00:00',
+      last_sqlstate: 'P0001',
+    },
+  ]);
+  // A launch begins anew.
+  const again = await db.value<bigint>(`SELECT bgw_launch('fails')`);
+  await until(async () => Number((await row(db, again))['failures']) === 1);
+  expect(controller.observations.some(({ kind }) => kind === 'unexpected_error')).toBe(false);
+});
+
+test('failures outside the window do not count, and a healthy period begins a new row', async ({ db, controller }) => {
+  await db.query(
+    `SELECT bgw_register('ages', $1, restart_time => '10 ms', restart_time_max => '20 ms', failure_limit => 3, failure_window => '1 s',
+                         healthy_time => '100 ms')`,
+    [FAILS.replace('RAISE', `PERFORM pg_sleep(0.6); RAISE`)],
+  );
+  const handle = await db.value<bigint>(`SELECT bgw_launch('ages')`);
+  await until(async () => Number((await row(db, handle))['restarts']) >= 4);
+  expect(await row(db, handle)).toMatchObject({ failures: 1, gave_up: null });
+  await controller.stop();
+});
+
+test('what a restart rule cannot be is refused', async ({ db }) => {
+  for (const [argument, detail] of [
+    [`restart_time_max => '1 s', restart_time => '2 s'`, 'It lies between restart_time and 1 day.'],
+    [`restart_time_max => '1 s'`, 'It lies between restart_time and 1 day.'],
+    [`failure_limit => 0`, 'It lies between 1 and 1000.'],
+    [`failure_window => '0'`, 'It lies between 1 second and 1 day.'],
+    [`healthy_time => '-1 s'`, 'It lies between 0 and 1 day.'],
+  ] as const) {
+    await expect(db.query(`SELECT bgw_register('x', 'SELECT 1', ${argument})`)).rejects.toMatchObject({
+      code: '22023',
+      detail,
+    });
+  }
+});

@@ -19,7 +19,7 @@ END;
 $$;
 COMMENT ON FUNCTION public.bgw_launch(text, jsonb) IS
 'Starts one instance of a worker when the transaction commits.  Returns its handle.  main_arg replaces the worker''s own.
-Errors: 42704 no such worker, 55000 not enabled, 53400 too many instances, WK201 no node can log in as the owner.
+Errors: 42704 no such worker, 55000 not enabled or of scope every_database, 53400 too many instances, WK201 no node can log in as the owner.
 Example: SELECT bgw_launch(''kill_idle'');';
 
 CREATE OR REPLACE FUNCTION public.bgw_launch_sql(
@@ -65,6 +65,11 @@ BEGIN
         RAISE EXCEPTION USING ERRCODE = 'object_not_in_prerequisite_state',
             MESSAGE = pg_catalog.format('worker "%s" is not enabled', worker.name),
             HINT = 'Call bgw_register with enabled => true.';
+    END IF;
+    IF worker.scope = 'every_database' THEN
+        RAISE EXCEPTION USING ERRCODE = 'object_not_in_prerequisite_state',
+            MESSAGE = pg_catalog.format('worker "%s" runs in every database', worker.name),
+            HINT = 'It starts by itself; one that was terminated comes back when the first controller joins, or with bgw_register(enabled => false) and true.';
     END IF;
     IF NOT EXISTS (SELECT FROM bgw.login WHERE login.owner = worker.owner) THEN
         RAISE EXCEPTION USING ERRCODE = 'WK201',
@@ -119,9 +124,9 @@ AS $$
 BEGIN
     INSERT INTO bgw.process (worker_id, main_arg)
     SELECT worker.id, worker.main_arg FROM bgw.worker
-    WHERE worker.id = autostart.worker_id
+    WHERE worker.id = autostart.worker_id AND worker.scope = 'one'
       AND NOT EXISTS (SELECT FROM bgw.process WHERE process.worker_id = worker.id);
     PERFORM bgw.ring();
 END;
 $$;
-COMMENT ON FUNCTION bgw.autostart(bigint) IS 'Registers an instance of an autostart worker if it has none.  Called by the trigger worker_is_autostarted and by join_node.';
+COMMENT ON FUNCTION bgw.autostart(bigint) IS 'Registers an instance of an autostart worker if it has none; those of scope every_database are left to the nodes.  Called by the trigger worker_is_autostarted and by join_node.';

@@ -18,7 +18,12 @@ CREATE OR REPLACE FUNCTION public.bgw_register(
     start_time text DEFAULT 'recovery_finished',
     flags text[] DEFAULT '{backend_database_connection}',
     type text DEFAULT NULL,
-    enabled boolean DEFAULT true
+    enabled boolean DEFAULT true,
+    restart_time_max interval DEFAULT NULL,
+    failure_limit integer DEFAULT NULL,
+    failure_window interval DEFAULT '10 min',
+    healthy_time interval DEFAULT '1 min',
+    scope text DEFAULT 'one'
 ) RETURNS void
 LANGUAGE plpgsql
 AS $$
@@ -29,24 +34,30 @@ DECLARE
         WHEN bgw_register.restart_time IS NULL AND bgw_register.autostart THEN interval '60 s'
         ELSE bgw_register.restart_time
     END;
-    instances integer := coalesce(bgw_register.max_instances, CASE WHEN bgw_register.naptime IS NOT NULL OR bgw_register.autostart THEN 1 END);
+    instances integer := coalesce(bgw_register.max_instances, CASE WHEN (bgw_register.naptime IS NOT NULL OR bgw_register.autostart) AND bgw_register.scope = 'one' THEN 1 END);
 BEGIN
     INSERT INTO bgw.worker AS worker (name, type, flags, start_time, restart_time, command, library_name, function_name, main_arg,
-                                      database, naptime, mode, timeout, max_instances, autostart, enabled)
+                                      database, naptime, mode, timeout, max_instances, autostart, enabled,
+                                      restart_time_max, failure_limit, failure_window, healthy_time, scope)
     VALUES (bgw_register.name, bgw_register.type, bgw_register.flags, bgw_register.start_time, restart_after, bgw_register.command,
             bgw_register.library_name, bgw_register.function_name, bgw_register.main_arg, bgw_register.database, bgw_register.naptime,
-            bgw_register.mode, bgw_register.timeout, instances, bgw_register.autostart, bgw_register.enabled)
+            bgw_register.mode, bgw_register.timeout, instances, bgw_register.autostart, bgw_register.enabled,
+            bgw_register.restart_time_max, bgw_register.failure_limit, bgw_register.failure_window, bgw_register.healthy_time, bgw_register.scope)
     ON CONFLICT ON CONSTRAINT name_is_unique_per_owner DO UPDATE SET
         type = EXCLUDED.type, flags = EXCLUDED.flags, start_time = EXCLUDED.start_time, restart_time = EXCLUDED.restart_time,
         command = EXCLUDED.command, library_name = EXCLUDED.library_name, function_name = EXCLUDED.function_name,
         main_arg = EXCLUDED.main_arg, database = EXCLUDED.database, naptime = EXCLUDED.naptime, mode = EXCLUDED.mode,
         timeout = EXCLUDED.timeout, max_instances = EXCLUDED.max_instances, autostart = EXCLUDED.autostart, enabled = EXCLUDED.enabled,
+        restart_time_max = EXCLUDED.restart_time_max, failure_limit = EXCLUDED.failure_limit, failure_window = EXCLUDED.failure_window,
+        healthy_time = EXCLUDED.healthy_time, scope = EXCLUDED.scope,
         unregistered = false
     WHERE worker.unregistered OR (worker.type, worker.flags, worker.start_time, worker.restart_time, worker.command, worker.library_name, worker.function_name,
-           worker.main_arg, worker.database, worker.naptime, worker.mode, worker.timeout, worker.max_instances, worker.autostart, worker.enabled)
+           worker.main_arg, worker.database, worker.naptime, worker.mode, worker.timeout, worker.max_instances, worker.autostart, worker.enabled,
+           worker.restart_time_max, worker.failure_limit, worker.failure_window, worker.healthy_time, worker.scope)
           IS DISTINCT FROM
           (EXCLUDED.type, EXCLUDED.flags, EXCLUDED.start_time, EXCLUDED.restart_time, EXCLUDED.command, EXCLUDED.library_name, EXCLUDED.function_name,
-           EXCLUDED.main_arg, EXCLUDED.database, EXCLUDED.naptime, EXCLUDED.mode, EXCLUDED.timeout, EXCLUDED.max_instances, EXCLUDED.autostart, EXCLUDED.enabled);
+           EXCLUDED.main_arg, EXCLUDED.database, EXCLUDED.naptime, EXCLUDED.mode, EXCLUDED.timeout, EXCLUDED.max_instances, EXCLUDED.autostart, EXCLUDED.enabled,
+           EXCLUDED.restart_time_max, EXCLUDED.failure_limit, EXCLUDED.failure_window, EXCLUDED.healthy_time, EXCLUDED.scope);
 
     -- What runs already takes a changed nap time or main_arg over, as at a reload.
     IF FOUND THEN
@@ -56,7 +67,8 @@ BEGIN
     END IF;
 END;
 $$;
-COMMENT ON FUNCTION public.bgw_register(text, text, text, interval, boolean, text, text, jsonb, text, text, interval, integer, text, text[], text, boolean) IS
+COMMENT ON FUNCTION public.bgw_register(text, text, text, interval, boolean, text, text, jsonb, text, text, interval, integer, text, text[], text, boolean,
+    interval, integer, interval, interval, text) IS
 'Defines a worker, or changes the definition of that name; the same call twice changes nothing.
   name            unique among your workers, 1 to 63 bytes
   command         SQL worker: what it runs;  or library_name and function_name: a function of a TypeScript library
@@ -69,6 +81,10 @@ COMMENT ON FUNCTION public.bgw_register(text, text, text, interval, boolean, tex
   timeout         for one run of the command, enforced from outside; default: none
   max_instances   default: 1 with naptime or autostart, else any number
   start_time, flags, type   as in the BackgroundWorker struct
+  restart_time_max          restart_time doubles with each failure in a row, up to this; default: it stays as it is
+  failure_limit             so many failures within failure_window (10 min), and it is not started again; default: any number
+  healthy_time              a failure after running for so long (1 min) is the first of a new row
+  scope                     one;  every_database: with autostart, one runs in each database that you may connect to
 Errors: 22023 a value that cannot be, 0A000 a flag that is not supported.
 Example: SELECT bgw_register(name => ''rollup'', command => ''CALL rollup()'', naptime => ''10 s'', restart_time => ''5 s'', autostart => true);';
 

@@ -26,11 +26,7 @@ BEGIN
             MESSAGE = pg_catalog.format('worker "%s": invalid library name "%s"', worker.name, worker.library_name),
             HINT = 'A library is named, never given as a path: it is a file of a directory that the controller was started with (--library-dir).';
     END IF;
-    IF worker.restart_time < interval '0' OR worker.restart_time > interval '1 day' THEN
-        RAISE EXCEPTION USING ERRCODE = 'invalid_parameter_value',
-            MESSAGE = pg_catalog.format('worker "%s": invalid restart interval', worker.name),
-            DETAIL = 'A restart time lies between 0 and 1 day.';
-    END IF;
+    PERFORM bgw.check_restart(worker);
     IF worker.timeout <= interval '0' OR worker.timeout > interval '24 days' THEN
         RAISE EXCEPTION USING ERRCODE = 'invalid_parameter_value',
             MESSAGE = pg_catalog.format('worker "%s": invalid timeout', worker.name),
@@ -44,7 +40,7 @@ BEGIN
     IF NOT worker.flags <@ '{shmem_access,backend_database_connection,interruptible}' THEN
         RAISE EXCEPTION USING ERRCODE = 'invalid_parameter_value',
             MESSAGE = pg_catalog.format('worker "%s": unrecognized flag', worker.name),
-            HINT = 'Available flags: backend_database_connection.';
+            HINT = 'Available flags: backend_database_connection, interruptible.';
     END IF;
     IF worker.max_instances <= 0 THEN
         RAISE EXCEPTION USING ERRCODE = 'invalid_parameter_value',
@@ -54,16 +50,75 @@ BEGIN
         RAISE EXCEPTION USING ERRCODE = 'invalid_parameter_value',
             MESSAGE = pg_catalog.format('worker "%s": cannot request database access if starting at postmaster start', worker.name);
     END IF;
-    IF worker.flags && '{shmem_access,interruptible}' THEN
-        RAISE EXCEPTION USING ERRCODE = 'feature_not_supported',
-            MESSAGE = pg_catalog.format('worker "%s": flags "shmem_access" and "interruptible" are not supported', worker.name);
+    IF 'interruptible' = ANY (worker.flags) AND NOT 'backend_database_connection' = ANY (worker.flags) THEN
+        RAISE EXCEPTION USING ERRCODE = 'invalid_parameter_value',
+            MESSAGE = pg_catalog.format('worker "%s": cannot be interruptible without database access', worker.name),
+            HINT = 'Add the flag "backend_database_connection".';
     END IF;
+    IF 'shmem_access' = ANY (worker.flags) THEN
+        RAISE EXCEPTION USING ERRCODE = 'feature_not_supported',
+            MESSAGE = pg_catalog.format('worker "%s": flag "shmem_access" is not supported', worker.name);
+    END IF;
+    PERFORM bgw.check_scope(worker);
     PERFORM bgw.check_command(worker);
 END;
 $$;
 COMMENT ON FUNCTION bgw.check_worker(bgw.worker) IS
 'Raises an error if a definition cannot be.  Errors: 22023 a value that cannot be, 0A000 a flag that is not supported.
 Example: SELECT bgw.check_worker(worker) FROM bgw.worker;';
+
+CREATE OR REPLACE FUNCTION bgw.check_restart(worker bgw.worker) RETURNS void
+LANGUAGE plpgsql
+AS $$
+BEGIN
+    IF worker.restart_time < interval '0' OR worker.restart_time > interval '1 day' THEN
+        RAISE EXCEPTION USING ERRCODE = 'invalid_parameter_value',
+            MESSAGE = pg_catalog.format('worker "%s": invalid restart interval', worker.name),
+            DETAIL = 'A restart time lies between 0 and 1 day.';
+    END IF;
+    IF worker.restart_time_max > interval '1 day' OR worker.restart_time_max < worker.restart_time OR worker.restart_time_max IS NOT NULL AND worker.restart_time IS NULL THEN
+        RAISE EXCEPTION USING ERRCODE = 'invalid_parameter_value',
+            MESSAGE = pg_catalog.format('worker "%s": invalid restart_time_max', worker.name),
+            DETAIL = 'It lies between restart_time and 1 day.';
+    END IF;
+    IF worker.failure_limit NOT BETWEEN 1 AND 1000 THEN
+        RAISE EXCEPTION USING ERRCODE = 'invalid_parameter_value',
+            MESSAGE = pg_catalog.format('worker "%s": invalid failure_limit: %s', worker.name, worker.failure_limit),
+            DETAIL = 'It lies between 1 and 1000.';
+    END IF;
+    IF worker.failure_window NOT BETWEEN interval '1 s' AND interval '1 day' THEN
+        RAISE EXCEPTION USING ERRCODE = 'invalid_parameter_value',
+            MESSAGE = pg_catalog.format('worker "%s": invalid failure_window', worker.name),
+            DETAIL = 'It lies between 1 second and 1 day.';
+    END IF;
+    IF worker.healthy_time NOT BETWEEN interval '0' AND interval '1 day' THEN
+        RAISE EXCEPTION USING ERRCODE = 'invalid_parameter_value',
+            MESSAGE = pg_catalog.format('worker "%s": invalid healthy_time', worker.name),
+            DETAIL = 'It lies between 0 and 1 day.';
+    END IF;
+END;
+$$;
+COMMENT ON FUNCTION bgw.check_restart(bgw.worker) IS 'The part of bgw.check_worker that is about what happens after a failure.';
+
+CREATE OR REPLACE FUNCTION bgw.check_scope(worker bgw.worker) RETURNS void
+LANGUAGE plpgsql
+AS $$
+BEGIN
+    IF worker.scope NOT IN ('one', 'every_database') THEN
+        RAISE EXCEPTION USING ERRCODE = 'invalid_parameter_value',
+            MESSAGE = pg_catalog.format('worker "%s": unrecognized scope "%s"', worker.name, worker.scope),
+            HINT = 'Available scopes: one, every_database.';
+    ELSIF worker.scope = 'every_database' AND NOT worker.autostart THEN
+        RAISE EXCEPTION USING ERRCODE = 'invalid_parameter_value',
+            MESSAGE = pg_catalog.format('worker "%s": scope "every_database" needs autostart', worker.name),
+            DETAIL = 'No launch says in which database: it starts by itself in each.';
+    ELSIF worker.scope = 'every_database' AND (worker.database IS NOT NULL OR worker.mode = 'atomic') THEN
+        RAISE EXCEPTION USING ERRCODE = 'invalid_parameter_value',
+            MESSAGE = pg_catalog.format('worker "%s": scope "every_database" excludes a database of its own and mode "atomic"', worker.name);
+    END IF;
+END;
+$$;
+COMMENT ON FUNCTION bgw.check_scope(bgw.worker) IS 'The part of bgw.check_worker that is about the databases it runs in.';
 
 CREATE OR REPLACE FUNCTION bgw.check_command(worker bgw.worker) RETURNS void
 LANGUAGE plpgsql

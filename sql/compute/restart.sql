@@ -1,6 +1,6 @@
 -- How an attempt ended, and when its process starts again.  No table: values in, value out.
--- Called by control/settle_exits.sql and control/fence_node.sql.
--- PostgreSQL counterpart: CleanupBackgroundWorker and bgw_restart_time.
+-- Called by control/settle_exits.sql.
+-- PostgreSQL counterpart: CleanupBackgroundWorker and bgw_restart_time; back-off and limit are as in other supervisors.
 
 CREATE OR REPLACE FUNCTION bgw.final_status(exit_code integer, sqlstate text, stopped boolean, expired boolean) RETURNS text
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
@@ -24,6 +24,24 @@ $$;
 COMMENT ON FUNCTION bgw.next_start(integer, interval, timestamptz) IS
 'When a process that ended by itself starts again; NULL: never.  Exit code 0 is done; anything else, and a crash (NULL), waits restart_time.
 Example: SELECT bgw.next_start(1, interval ''5 s'', now());';
+
+CREATE OR REPLACE FUNCTION bgw.restart_delay(restart_time interval, restart_time_max interval, failures integer, jitter double precision) RETURNS interval
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+AS $$
+    SELECT CASE WHEN restart_time_max > restart_time AND failures > 1
+        THEN least(pg_catalog.date_part('epoch', restart_time) * 2.0 ^ least(failures - 1, 60), pg_catalog.date_part('epoch', restart_time_max))
+             * (1 - jitter / 2) * interval '1 s'
+        ELSE restart_time END
+$$;
+COMMENT ON FUNCTION bgw.restart_delay(interval, interval, integer, double precision) IS
+'How long after a failure to wait: restart_time, doubled with each failure in a row up to restart_time_max.  NULL: it does not start again.
+jitter: 0 to 1, at random: takes off up to half of a doubled delay, so that what failed together does not come back together.
+Example: SELECT bgw.restart_delay(''1 s'', ''1 min'', 4, random());';
+
+CREATE OR REPLACE FUNCTION bgw.failures_in_a_row(failures integer, ran_for interval, healthy_time interval) RETURNS integer
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+AS $$ SELECT CASE WHEN ran_for >= healthy_time THEN 1 ELSE failures + 1 END $$;
+COMMENT ON FUNCTION bgw.failures_in_a_row(integer, interval, interval) IS 'How many there are with the one of now: after a healthy period a new row begins.';
 
 CREATE OR REPLACE FUNCTION bgw.error_text(exit_code integer, message text, detail text, hint text, context text) RETURNS text
 LANGUAGE sql IMMUTABLE PARALLEL SAFE

@@ -18,6 +18,7 @@ BEGIN
           AND (worker.library_name IS NULL OR worker.library_name = ANY (node.libraries))
           AND (worker.naptime IS NULL OR bgw.nap_of(worker) IS NOT NULL)
           AND (coalesce(worker.database, process.database) IS NULL OR NOT bgw.lacks_database(bgw.database_of(coalesce(worker.database, process.database), process.owner)))
+          AND (worker.flags @> '{interruptible}' AND bgw.is_interrupted(process, worker)) IS NOT TRUE
         ORDER BY process.id LIMIT greatest(room, 0)
         FOR NO KEY UPDATE OF process SKIP LOCKED
     ), claimed AS (

@@ -16,7 +16,9 @@ BEGIN
         name => worker.name, command => NULL::text, naptime => NULL::text, restart_time => coalesce(worker.restart_time, interval '-1 s'),
         autostart => worker.autostart, library_name => worker.library_name, function_name => worker.function_name, main_arg => worker.main_arg,
         database => NULL::text, mode => 'session'::text, timeout => NULL::interval, max_instances => worker.max_instances,
-        start_time => worker.start_time, flags => worker.flags, type => worker.type, enabled => true)
+        start_time => worker.start_time, flags => worker.flags, type => worker.type, enabled => true,
+        restart_time_max => worker.restart_time_max, failure_limit => worker.failure_limit, failure_window => coalesce(worker.failure_window, interval '10 min'),
+        healthy_time => coalesce(worker.healthy_time, interval '1 min'), scope => 'one'::text)
     FROM pg_catalog.jsonb_populate_recordset(NULL::bgw.worker, workers) AS worker;
 END;
 $$;

@@ -30,6 +30,8 @@ AS $$
         SELECT older.finished_at FROM bgw.run AS older WHERE older.worker_id IS NULL ORDER BY older.finished_at DESC OFFSET 100000 LIMIT 1);
     DELETE FROM bgw.log WHERE log.id <= (SELECT max(newest.id) - 10000 FROM bgw.log AS newest);
     DELETE FROM bgw.signal WHERE NOT EXISTS (SELECT FROM bgw.process WHERE process.id = signal.process_id);
+    DELETE FROM bgw.interruption WHERE interruption.requested_at < bgw.now() - bgw.interruption_time();
+    DELETE FROM bgw.worker_database WHERE NOT EXISTS (SELECT FROM bgw.worker WHERE worker.id = worker_database.worker_id AND worker.scope = 'every_database');
     -- Users may hold locks on rows of bgw.worker: those are left for the next time.
     DELETE FROM bgw.worker WHERE worker.id IN (
         SELECT forgotten.id FROM bgw.worker AS forgotten

@@ -12,7 +12,8 @@ BEGIN
     END IF;
     WITH ended AS MATERIALIZED (
         SELECT process.*, ending.exit_code, ending.command_tag, ending.rows, ending.sqlstate, ending.message, ending.detail, ending.hint, ending.context,
-               bgw.now() - coalesce(ending.age, 0) * interval '1 ms' AS finished_at, ending.session_pid, worker.restart_time, worker.autostart, worker.id AS definition,
+               bgw.now() - coalesce(ending.age, 0) * interval '1 ms' AS finished_at, ending.session_pid, worker.id AS definition,
+               worker.restart_time, worker.restart_time_max, worker.failure_limit, worker.failure_window, worker.healthy_time, worker.autostart,
                coalesce(ending.interrupted, false) OR coalesce(ending.lost, false) AS interrupted,
                CASE WHEN ending.lost THEN 'lost'
                     ELSE bgw.final_status(ending.exit_code, ending.sqlstate,
@@ -23,24 +24,33 @@ BEGIN
         JOIN bgw.process ON process.id = ending.handle AND process.run_id IS NOT DISTINCT FROM ending.run_id
         LEFT JOIN bgw.worker ON worker.id = process.worker_id AND NOT worker.unregistered
         ORDER BY process.id FOR UPDATE OF process
+    ), counted AS MATERIALIZED (
+        SELECT ended.*, CASE
+            WHEN ended.interrupted OR ended.final_status NOT IN ('failed', 'expired') THEN ended.failures
+            ELSE bgw.failures_in_a_row(ended.failures, ended.finished_at - coalesce(ended.started_at, ended.claimed_at), ended.healthy_time) END AS failures_now,
+            CASE WHEN ended.failure_limit IS NOT NULL AND ended.restart_time IS NOT NULL AND ended.stop_requested_at IS NULL
+                  AND NOT ended.restart_requested AND NOT ended.interrupted AND ended.final_status IN ('failed', 'expired')
+                THEN bgw.gave_up(ended.id, ended.finished_at, ended.failure_limit, ended.failure_window) END AS gave_up
+        FROM ended
     ), recorded AS (
         INSERT INTO bgw.run (id, process_id, worker_id, name, owner, node, pid, os_pid, status, exit_code, command_tag, rows, sqlstate, message, detail,
-                             hint, context, queued_at, started_at, finished_at, main_arg, stop_requested_at, stop_requested_by)
-        SELECT coalesce(ended.run_id, pg_catalog.nextval('bgw.run_id')), ended.id, ended.definition, ended.name, ended.owner, node.name, coalesce(ended.session_pid, ended.pid), ended.os_pid,
-               ended.final_status, ended.exit_code, ended.command_tag, ended.rows, ended.sqlstate, ended.message, ended.detail, ended.hint, ended.context,
-               ended.queued_at, coalesce(ended.started_at, ended.claimed_at), ended.finished_at, ended.main_arg, ended.stop_requested_at, ended.stop_requested_by
-        FROM ended LEFT JOIN bgw.node ON node.id = ended.node_id
+                             hint, context, queued_at, started_at, finished_at, main_arg, stop_requested_at, stop_requested_by, gave_up)
+        SELECT coalesce(counted.run_id, pg_catalog.nextval('bgw.run_id')), counted.id, counted.definition, counted.name, counted.owner, node.name, coalesce(counted.session_pid, counted.pid), counted.os_pid,
+               counted.final_status, counted.exit_code, counted.command_tag, counted.rows, counted.sqlstate, counted.message, counted.detail, counted.hint, counted.context,
+               counted.queued_at, coalesce(counted.started_at, counted.claimed_at), counted.finished_at, counted.main_arg, counted.stop_requested_at, counted.stop_requested_by, counted.gave_up
+        FROM counted LEFT JOIN bgw.node ON node.id = counted.node_id
     ), decided AS (
-        SELECT ended.*, CASE
-            WHEN ended.stop_requested_at IS NOT NULL THEN NULL
-            WHEN ended.restart_requested THEN ended.finished_at
-            WHEN ended.interrupted AND (ended.restart_time IS NOT NULL OR ended.autostart) THEN ended.finished_at
-            WHEN NOT ended.interrupted THEN bgw.next_start(ended.exit_code, ended.restart_time, ended.finished_at) END AS starts_again
-        FROM ended
+        SELECT counted.*, CASE
+            WHEN counted.stop_requested_at IS NOT NULL THEN NULL
+            WHEN counted.restart_requested THEN counted.finished_at
+            WHEN counted.interrupted AND (counted.restart_time IS NOT NULL OR counted.autostart) THEN counted.finished_at
+            WHEN NOT counted.interrupted AND counted.gave_up IS NULL THEN bgw.next_start(counted.exit_code,
+                bgw.restart_delay(counted.restart_time, counted.restart_time_max, counted.failures_now, pg_catalog.random()), counted.finished_at) END AS starts_again
+        FROM counted
     ), restarted AS (
         UPDATE bgw.process SET status = 'not_yet_started', run_id = NULL, node_id = NULL, epoch = NULL, pid = NULL, backend_start = NULL, os_pid = NULL,
             claimed_at = NULL, started_at = NULL, next_start = decided.starts_again, restarts = process.restarts + CASE WHEN decided.interrupted THEN 0 ELSE 1 END,
-            last_exit_code = decided.exit_code, last_sqlstate = decided.sqlstate,
+            failures = decided.failures_now, last_exit_code = decided.exit_code, last_sqlstate = decided.sqlstate,
             last_error = bgw.error_text(decided.exit_code, decided.message, decided.detail, decided.hint, decided.context),
             restart_requested = false
         FROM decided WHERE process.id = decided.id AND decided.starts_again IS NOT NULL
@@ -55,3 +65,18 @@ COMMENT ON FUNCTION bgw.settle_exits(jsonb) IS
 done: its work was finished before anybody could end it.
 age: how many milliseconds ago, so that no clock but the server''s counts.
 interrupted: the controller is stopping.  lost: the node is gone.  An attempt that is already settled is passed over.';
+
+CREATE OR REPLACE FUNCTION bgw.gave_up(process_id bigint, failed_at timestamptz, failure_limit integer, failure_window interval) RETURNS text
+LANGUAGE plpgsql
+AS $$
+BEGIN
+    -- The failure of now is not in the history yet.
+    IF 1 + (SELECT count(*) FROM bgw.run WHERE run.process_id = gave_up.process_id AND run.status IN ('failed', 'expired')
+            AND run.finished_at > gave_up.failed_at - gave_up.failure_window) >= failure_limit THEN
+        RETURN pg_catalog.format('%s failures within %s', failure_limit, failure_window);
+    END IF;
+    RETURN NULL;
+END;
+$$;
+COMMENT ON FUNCTION bgw.gave_up(bigint, timestamptz, integer, interval) IS
+'Why a process that failed at failed_at is not started again: too many failures in the time before.  NULL: it is.';

@@ -11,7 +11,8 @@ DECLARE
     orders jsonb;
 BEGIN
     PERFORM bgw.keep_house();
-    orders := bgw.deliver_signals(node.id);
+    PERFORM bgw.cover_databases();
+    orders := bgw.deliver_signals(node.id) || bgw.interrupt_databases(node.id);
     PERFORM bgw.settle_stopped();
     IF room >= 0 THEN
         -- Napping workers take no slot; 500 at a time keep one turn short.
@@ -24,7 +25,7 @@ BEGIN
 END;
 $$;
 COMMENT ON FUNCTION bgw.take_orders(bigint, integer, integer) IS
-'Orders for a node: {orders: [{kind: start | signal, handle, run_id, ...}], settings: {owner: [...]}, wake_ms}.
+'Orders for a node: {orders: [{kind: start | signal | leave, handle, run_id, ...}], settings: {owner: [...]}, wake_ms}.
 room: how many more processes that take a slot it can start at once; negative: none at all, it is stopping.  Errors: WK001 the node was fenced.';
 
 CREATE OR REPLACE FUNCTION bgw.settings_for(orders jsonb) RETURNS jsonb
@@ -32,7 +33,7 @@ LANGUAGE plpgsql STABLE
 AS $$
 BEGIN
     RETURN (SELECT coalesce(pg_catalog.jsonb_object_agg(owners.owner, bgw.settings_of(owners.owner::oid)), '{}')
-            FROM (SELECT DISTINCT given.value ->> 'owner' AS owner FROM pg_catalog.jsonb_array_elements(orders) AS given) AS owners);
+            FROM (SELECT DISTINCT given.value ->> 'owner' AS owner FROM pg_catalog.jsonb_array_elements(orders) AS given WHERE given.value ? 'owner') AS owners);
 END;
 $$;
 COMMENT ON FUNCTION bgw.settings_for(jsonb) IS 'The settings of every owner that these orders name.';

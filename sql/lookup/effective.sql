@@ -40,6 +40,23 @@ LANGUAGE sql STABLE
 AS $$ SELECT NOT EXISTS (SELECT FROM pg_catalog.pg_database WHERE datname = database AND datallowconn) $$;
 COMMENT ON FUNCTION bgw.lacks_database(text) IS 'Whether that database does not exist or accepts no connections.';
 
+CREATE OR REPLACE FUNCTION bgw.interruption_time() RETURNS interval
+LANGUAGE sql IMMUTABLE
+AS $$ SELECT interval '10 s' $$;
+COMMENT ON FUNCTION bgw.interruption_time() IS 'How long interruptible workers stay away from an interrupted database: CREATE and DROP DATABASE wait five seconds for others to leave.';
+
+CREATE OR REPLACE FUNCTION bgw.is_interrupted(process bgw.process, worker bgw.worker) RETURNS boolean
+LANGUAGE plpgsql STABLE
+AS $$
+BEGIN
+    RETURN coalesce('interruptible' = ANY (worker.flags), false) AND EXISTS (
+        SELECT FROM bgw.interruption
+        WHERE interruption.database = bgw.database_of(coalesce(worker.database, process.database), process.owner)
+          AND interruption.requested_at > bgw.now() - bgw.interruption_time());
+END;
+$$;
+COMMENT ON FUNCTION bgw.is_interrupted(bgw.process, bgw.worker) IS 'Whether a worker has to stay away from its database for now.';
+
 CREATE OR REPLACE FUNCTION bgw.has_live_node() RETURNS boolean
 LANGUAGE sql
 AS $$ SELECT EXISTS (SELECT FROM bgw.node WHERE NOT node.fenced AND node.lease_until > pg_catalog.clock_timestamp()) $$;

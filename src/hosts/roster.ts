@@ -4,7 +4,7 @@
  */
 import type { EventQueue } from '../events.ts';
 import type { Observe } from '../observation.ts';
-import type { Exit, Order, SignalOrder, StartOrder } from '../orders.ts';
+import type { Exit, SignalOrder, StartOrder } from '../orders.ts';
 import type { Host } from './host.ts';
 
 export interface RosterOptions {
@@ -37,7 +37,7 @@ export class Roster {
     return [...this.#hosts.keys()];
   }
 
-  obey(order: Order): void {
+  obey(order: StartOrder | SignalOrder): void {
     if (order.kind === 'start') this.#start(order);
     else this.#signal(order);
   }

@@ -36,6 +36,10 @@ export interface WorkerDefinition {
   start_time: string;
   /** An interval as text; null: never. */
   restart_time: string | null;
+  restart_time_max: string | null;
+  failure_limit?: number | undefined;
+  failure_window: string | null;
+  healthy_time: string | null;
   autostart: boolean;
   max_instances?: number | undefined;
 }

@@ -48,12 +48,23 @@ export interface WorkerOptions {
   function: WorkerFunction;
   /** What several workers have in common (bgw_type). */
   type?: string;
-  /** Default ['backend_database_connection']; a worker without it has no sessions. */
-  flags?: readonly 'backend_database_connection'[];
+  /**
+   * Default ['backend_database_connection']; a worker without it has no sessions.  interruptible: it is ended when
+   * somebody calls bgw_interrupt_database for the database it works in.
+   */
+  flags?: readonly ('backend_database_connection' | 'interruptible')[];
   /** Default recovery_finished. */
   startTime?: 'postmaster_start' | 'consistent_state' | 'recovery_finished';
   /** Seconds after a failure until it starts again; null: never. Default 60. */
   restartTime?: number | null;
+  /** Seconds up to which the restart time doubles with each failure in a row. Default: it does not. */
+  restartTimeMax?: number;
+  /** After so many failures within failureWindow it is not started again. Default: any number. */
+  failureLimit?: number;
+  /** Seconds. Default 600. */
+  failureWindow?: number;
+  /** Seconds: a failure after having run for so long is the first of a new row. Default 60. */
+  healthyTime?: number;
   /** Argument, unless bgw_launch gives another. */
   mainArg?: unknown;
   /** Registered whenever the first controller starts. Default false. */
@@ -176,8 +187,16 @@ function workerOf(options: WorkerOptions, libraryName: string, module: Record<st
     main_arg: options.mainArg,
     flags: options.flags ?? ['backend_database_connection'],
     start_time: options.startTime ?? 'recovery_finished',
-    restart_time: restartTime === null ? null : `${restartTime} s`,
+    restart_time: seconds(restartTime),
+    restart_time_max: seconds(options.restartTimeMax),
+    failure_limit: options.failureLimit,
+    failure_window: seconds(options.failureWindow),
+    healthy_time: seconds(options.healthyTime),
     autostart,
     max_instances: options.maxInstances,
   };
+}
+
+function seconds(time: number | null | undefined): string | null {
+  return time === null || time === undefined ? null : `${time} s`;
 }

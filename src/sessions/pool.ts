@@ -22,6 +22,8 @@ const STALLED_AFTER = 10;
 const EAGER = 2;
 /** An idle session is closed after this long: backends cost memory, and an idle one can stand in the way of DROP DATABASE. */
 const IDLE_FOR = 30_000;
+/** CREATE DATABASE copies it, unless told otherwise, and waits five seconds for everybody to leave: no idle session stays. */
+const DEFAULT_TEMPLATE = 'template1';
 
 interface Waiting {
   database: string;
@@ -67,7 +69,7 @@ export class Pool {
     if (next >= 0) {
       this.#waiting.splice(next, 1)[0]?.resolve(session);
       this.#restartGrowTimer();
-    } else if (this.#waiting.length > 0 || this.#closing) {
+    } else if (this.#waiting.length > 0 || this.#closing || session.database === DEFAULT_TEMPLATE) {
       await this.#discard(session);
     } else {
       this.#keepIdle(session);
@@ -82,6 +84,15 @@ export class Pool {
     const idle = [...this.#idle.values()].flat();
     this.#idle.clear();
     await Promise.all(idle.map(({ session, timer }) => (clearTimeout(timer), this.#discard(session))));
+  }
+
+  /** Closes what is idle in that database. */
+  leave(database: string): void {
+    for (const { session, timer } of this.#idle.get(database) ?? []) {
+      clearTimeout(timer);
+      void this.#discard(session);
+    }
+    this.#idle.delete(database);
   }
 
   /** Drops every connection: what runs behind them is ended by whoever takes over, or notices by itself. */

@@ -40,7 +40,10 @@ export interface TestController {
 export type ControllerOptions = Partial<Omit<RunOptions, 'connection' | 'log' | 'observe' | 'onReady'>>;
 
 /** Starts a node and waits until it serves. Errors: those of runController. */
-export async function startController(db: TestDatabase, options: ControllerOptions = {}): Promise<TestController> {
+export async function startController(
+  db: Pick<TestDatabase, 'url'>,
+  options: ControllerOptions = {},
+): Promise<TestController> {
   const observations: Observation[] = [];
   const stop = new AbortController();
   let onReady = (): void => undefined;
