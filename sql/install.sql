@@ -7,6 +7,8 @@
 \ir doorbell.sql                   -- bgw.ring: wake the nodes
 \ir compute/units.sql              -- '10s', '64kB', enum, ranges -> value, with PostgreSQL's messages
 \ir compute/restart.sql            -- how an attempt ended, and when to start again
+\ir compute/parse_schedule.sql      -- the text of a schedule -> its parsed form, or one clear error
+\ir compute/cron.sql               -- parsed schedule -> next time
 \ir compute/check_worker.sql       -- one validator for every way a definition arrives
 \ir lookup/effective.sql          -- settings, nap time, database as they are now
 \ir api/register.sql               -- bgw_register, bgw_unregister
@@ -15,6 +17,7 @@
 \ir api/wait.sql                   -- bgw_get_pid, bgw_wait_for_startup, bgw_wait_for_shutdown
 \ir api/settings.sql               -- bgw_define_setting, bgw_set_config, bgw_reset_config, bgw_reload_conf
 \ir api/interrupt.sql              -- bgw_interrupt_database: make room for DROP DATABASE and its like
+\ir api/next_run.sql               -- bgw_next_run, bgw_schedule_preview, bgw_schedule_validate
 \ir control/check_node.sql         -- refuse a stale node, renew the lease of a live one
 \ir control/join_node.sql          -- bgw.join_node, resume_node, leave_node, register_session
 \ir control/define_library.sql     -- what the init of a library defines
