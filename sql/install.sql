@@ -10,12 +10,13 @@
 \ir compute/parse_schedule.sql      -- the text of a schedule -> its parsed form, or one clear error
 \ir compute/cron.sql               -- parsed schedule -> next time
 \ir compute/check_worker.sql       -- one validator for every way a definition arrives
-\ir lookup/effective.sql          -- settings, nap time, database as they are now
+\ir lookup/effective.sql           -- settings, nap time, database as they are now
 \ir api/register.sql               -- bgw_register, bgw_unregister
 \ir api/launch.sql                 -- bgw_launch, bgw_launch_sql: register one instance
 \ir api/signal.sql                 -- bgw_signal, bgw_cancel, bgw_terminate, bgw_restart, bgw_set_latch
 \ir api/wait.sql                   -- bgw_get_pid, bgw_wait_for_startup, bgw_wait_for_shutdown
-\ir api/settings.sql               -- bgw_define_setting, bgw_set_config, bgw_reset_config, bgw_reload_conf
+\ir api/settings.sql               -- bgw_define_setting, bgw_mark_guc_prefix_reserved, bgw_set_config, bgw_reset_config, bgw_reload_conf
+\ir api/check_setting.sql          -- names, prefixes, values and check hooks; settings of one worker
 \ir api/interrupt.sql              -- bgw_interrupt_database: make room for DROP DATABASE and its like
 \ir api/next_run.sql               -- bgw_next_run, bgw_schedule_preview, bgw_schedule_validate
 \ir control/check_node.sql         -- refuse a stale node, renew the lease of a live one

@@ -1,9 +1,17 @@
--- What is gone, with the version that retired it; and the one view that is made anew each time.
+-- What is gone, with the version that retired it; and the views that are made anew each time.
 
 -- Its first columns are those of the server's own pg_stat_activity, which differ between major versions.
 DROP VIEW IF EXISTS public.bgw_stat_activity;
--- What it stands on got columns.
+-- Columns that come in between cannot be added otherwise.
+DROP VIEW IF EXISTS public.bgw_settings;
 DROP FUNCTION IF EXISTS bgw.stat_workers();
 
--- Got more arguments; beside the new one an old one would make calls ambiguous.
+-- After 0.1.0: gone, or with more arguments now.
+DROP FUNCTION IF EXISTS bgw.drop_invalid_value(text);
 DROP FUNCTION IF EXISTS public.bgw_register(text, text, text, interval, boolean, text, text, jsonb, text, text, interval, integer, text, text[], text, boolean);
+DROP FUNCTION IF EXISTS public.bgw_launch(text, jsonb);
+DROP FUNCTION IF EXISTS public.bgw_define_setting(text, text, text, text, numeric, numeric, text[], text, text);
+DROP FUNCTION IF EXISTS bgw.define_library(jsonb, jsonb);
+DROP FUNCTION IF EXISTS bgw.nap_of(bgw.worker);
+DROP FUNCTION IF EXISTS bgw.database_of(text, oid);
+DROP FUNCTION IF EXISTS bgw.own_settings(oid, text, text);

@@ -115,8 +115,11 @@ export class Catalog implements Signaller {
     return rows;
   }
 
-  async defineLibrary({ settings, workers }: Definitions): Promise<void> {
-    await this.#row('SELECT bgw.define_library($1, $2)', [JSON.stringify(settings), JSON.stringify(workers)]);
+  async defineLibrary({ settings, workers, prefixes = [] }: Definitions & { prefixes?: string[] }): Promise<void> {
+    await this.#row(
+      'SELECT bgw.define_library($1, $2, $3)',
+      [settings, workers, prefixes].map((part) => JSON.stringify(part)),
+    );
   }
 
   /** Says what happened and takes the next orders, in one round trip and one transaction. */

@@ -94,24 +94,33 @@ export type Event = { at: number } & (
   | ({ kind: 'exited'; handle: string; run_id: string } & Exit)
 );
 
+/** What the database sends about the settings of an order: whose they are, and which of them this process has for itself. */
+interface Sent {
+  owner: number;
+  overrides?: SettingValue[];
+}
+
 interface Answer {
-  orders: (WithOwner<StartOrder> | WithOwner<SignalOrder> | LeaveOrder)[];
+  orders: ((Omit<StartOrder, 'settings'> & Sent) | (Omit<SignalOrder, 'settings'> & Sent) | LeaveOrder)[];
   settings: Record<string, SettingValue[]>;
   wake_ms: number;
 }
 
-/** The settings of an owner are sent once, not with each order. */
-type WithOwner<Each extends Attempt> = Omit<Each, 'settings'> & { owner: number };
-
-/** What bgw.take_orders answered: orders, each with the settings of its owner, and in how many milliseconds to look again. */
+/** What bgw.take_orders answered: orders, each with the settings of its process, and in how many milliseconds to look again. */
 export function decodeOrders(text: string): { orders: Order[]; wakeMs: number } {
   const answer = JSON.parse(text) as Answer;
   const orders = answer.orders.map((given): Order => {
     if (given.kind === 'leave') return given;
-    const { owner, ...order } = given;
-    return { ...order, settings: answer.settings[owner] ?? [] };
+    const { owner, overrides = [], ...order } = given;
+    return { ...order, settings: override(answer.settings[owner] ?? [], overrides) };
   });
   return { orders, wakeMs: answer.wake_ms };
+}
+
+function override(settings: SettingValue[], overrides: SettingValue[]): SettingValue[] {
+  if (overrides.length === 0) return settings;
+  const own = new Map(overrides.map((setting) => [setting.name, setting]));
+  return settings.map((setting) => own.get(setting.name) ?? setting);
 }
 
 /** Events as bgw.report takes them: ages instead of times, since only the clock of the server counts. */

@@ -264,7 +264,7 @@ test('what defines a library defines it for the caller only', async ({ db, alice
   const before = await others();
   await alice.client.query(`SELECT bgw.define_library(
     '[{"name": "kill_idle.dry_run", "vartype": "bool", "boot_val": "on", "context": "sighup", "short_desc": ""}]',
-    '[{"name": "kill_idle", "library_name": "worker_spi", "function_name": "main", "flags": [], "start_time": "recovery_finished", "autostart": false}]')`);
+    '[{"name": "kill_idle", "library_name": "worker_spi", "function_name": "main", "flags": [], "start_time": "recovery_finished", "autostart": false}]', '[]')`);
   expect(await others()).toEqual(before);
   expect((await alice.client.query('SELECT name FROM bgw_stat_activity')).rows).toEqual([{ name: 'kill_idle' }]);
 });

@@ -45,8 +45,18 @@ test('a name is compared without case; one that nobody defined is an error', asy
 });
 
 test('a name needs a prefix, which is not "bgw"', async ({ db }) => {
-  await expect(db.query(`SELECT bgw_define_setting('plain', '1')`)).rejects.toMatchObject({ code: '22023' });
-  await expect(db.query(`SELECT bgw_define_setting('bgw.notify', 'on')`)).rejects.toMatchObject({ code: '42939' });
+  await expect(db.query(`SELECT bgw_define_setting('plain', '1')`)).rejects.toMatchObject({
+    code: '42602',
+    message: 'invalid configuration parameter name "plain"',
+    detail: 'Custom parameter names must be two or more simple identifiers separated by dots.',
+  });
+  for (const name of ['bgw.notify', 'BGW.notify']) {
+    await expect(db.query(`SELECT bgw_define_setting('${name}', 'on')`)).rejects.toMatchObject({
+      code: '42602',
+      message: `invalid configuration parameter name "${name}"`,
+      detail: `"${name.slice(0, 3)}" is a reserved prefix.`,
+    });
+  }
 });
 
 test('defining a setting again keeps its value, unless that is no longer valid', async ({ db }) => {
@@ -96,10 +106,11 @@ test('bgw_settings has the columns of pg_settings, by their names and types', as
     return new Map(rows.map(({ attname, type }) => [attname, type]));
   };
   const [own, server] = [await columns('public.bgw_settings'), await columns('pg_settings')];
-  // Those that make no sense outside of a server are left out; "owner" is what we have more.
-  const absent = ['category', 'extra_desc', 'sourcefile', 'sourceline'];
+  // Those that make no sense outside of a server are left out; what we have more comes last.
+  const absent = ['sourcefile', 'sourceline'];
   expect([...server.keys()].filter((name) => !own.has(name))).toEqual(absent);
-  expect([...own.keys()].filter((name) => !server.has(name))).toEqual(['owner']);
+  const common = [...server.keys()].filter((name) => own.has(name));
+  expect([...own.keys()]).toEqual([...common, 'check_hook', 'owner']);
   for (const [name, type] of own) if (server.has(name)) expect(`${name} ${type}`).toBe(`${name} ${server.get(name)}`);
 });
 
@@ -350,6 +361,8 @@ test('bgw_settings has the columns of pg_settings that a worker can have', async
       name: 'kill_idle.max_idle_time',
       setting: '5',
       unit: 's',
+      category: 'Customized Options',
+      extra_desc: null,
       short_desc: 'Maximum time allowed for sessions to be idle.',
       context: 'sighup',
       vartype: 'integer',
@@ -360,6 +373,7 @@ test('bgw_settings has the columns of pg_settings that a worker can have', async
       boot_val: '5',
       reset_val: '5',
       pending_restart: false,
+      check_hook: null,
       owner: await db.value('SELECT current_user::text'),
     },
   ]);

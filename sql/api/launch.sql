@@ -2,7 +2,7 @@
 -- PostgreSQL counterpart: RegisterDynamicBackgroundWorker.  Keeps I3: a rolled-back launch leaves nothing.
 -- Next: sql/doorbell.sql, then sql/control/claim_startable.sql on some node.
 
-CREATE OR REPLACE FUNCTION public.bgw_launch(worker_name text, main_arg jsonb DEFAULT NULL) RETURNS bigint
+CREATE OR REPLACE FUNCTION public.bgw_launch(worker_name text, main_arg jsonb DEFAULT NULL, settings jsonb DEFAULT NULL) RETURNS bigint
 LANGUAGE plpgsql
 AS $$
 DECLARE
@@ -10,17 +10,20 @@ DECLARE
     handle bigint;
 BEGIN
     PERFORM bgw.check_launch(worker);
-    INSERT INTO bgw.process (worker_id, main_arg)
-    VALUES (worker.id, coalesce(bgw_launch.main_arg, worker.main_arg))
+    INSERT INTO bgw.process (worker_id, main_arg, settings)
+    VALUES (worker.id, coalesce(bgw_launch.main_arg, worker.main_arg), bgw_launch.settings)
     RETURNING process.id INTO handle;
     PERFORM bgw.ring();
     RETURN handle;
 END;
 $$;
-COMMENT ON FUNCTION public.bgw_launch(text, jsonb) IS
-'Starts one instance of a worker when the transaction commits.  Returns its handle.  main_arg replaces the worker''s own.
-Errors: 42704 no such worker, 55000 not enabled or of scope every_database, 53400 too many instances, WK201 no node can log in as the owner.
-Example: SELECT bgw_launch(''kill_idle'');';
+COMMENT ON FUNCTION public.bgw_launch(text, jsonb, jsonb) IS
+'Starts one instance of a worker when the transaction commits.  Returns its handle.
+  main_arg   replaces the worker''s own
+  settings   name -> value, for this process alone: before those of bgw_register, before bgw_set_config, before the boot value
+Errors: 42704 no such worker or setting, 55000 not enabled or of scope every_database, 53400 too many instances, WK201 no node can log in as the owner,
+22023 a value is not valid, 55P02 a setting cannot be changed.
+Example: SELECT bgw_launch(''kill_idle'', settings => ''{"kill_idle.max_idle_time": "10s"}'');';
 
 CREATE OR REPLACE FUNCTION public.bgw_launch_sql(
     command text,

@@ -23,7 +23,8 @@ CREATE OR REPLACE FUNCTION public.bgw_register(
     failure_limit integer DEFAULT NULL,
     failure_window interval DEFAULT '10 min',
     healthy_time interval DEFAULT '1 min',
-    scope text DEFAULT 'one'
+    scope text DEFAULT 'one',
+    settings jsonb DEFAULT NULL
 ) RETURNS void
 LANGUAGE plpgsql
 AS $$
@@ -38,11 +39,12 @@ DECLARE
 BEGIN
     INSERT INTO bgw.worker AS worker (name, type, flags, start_time, restart_time, command, library_name, function_name, main_arg,
                                       database, naptime, mode, timeout, max_instances, autostart, enabled,
-                                      restart_time_max, failure_limit, failure_window, healthy_time, scope)
+                                      restart_time_max, failure_limit, failure_window, healthy_time, scope, settings)
     VALUES (bgw_register.name, bgw_register.type, bgw_register.flags, bgw_register.start_time, restart_after, bgw_register.command,
             bgw_register.library_name, bgw_register.function_name, bgw_register.main_arg, bgw_register.database, bgw_register.naptime,
             bgw_register.mode, bgw_register.timeout, instances, bgw_register.autostart, bgw_register.enabled,
-            bgw_register.restart_time_max, bgw_register.failure_limit, bgw_register.failure_window, bgw_register.healthy_time, bgw_register.scope)
+            bgw_register.restart_time_max, bgw_register.failure_limit, bgw_register.failure_window, bgw_register.healthy_time, bgw_register.scope,
+            bgw_register.settings)
     ON CONFLICT ON CONSTRAINT name_is_unique_per_owner DO UPDATE SET
         type = EXCLUDED.type, flags = EXCLUDED.flags, start_time = EXCLUDED.start_time, restart_time = EXCLUDED.restart_time,
         command = EXCLUDED.command, library_name = EXCLUDED.library_name, function_name = EXCLUDED.function_name,
@@ -50,16 +52,16 @@ BEGIN
         timeout = EXCLUDED.timeout, max_instances = EXCLUDED.max_instances, autostart = EXCLUDED.autostart, enabled = EXCLUDED.enabled,
         restart_time_max = EXCLUDED.restart_time_max, failure_limit = EXCLUDED.failure_limit, failure_window = EXCLUDED.failure_window,
         healthy_time = EXCLUDED.healthy_time, scope = EXCLUDED.scope,
-        unregistered = false
+        settings = EXCLUDED.settings, unregistered = false
     WHERE worker.unregistered OR (worker.type, worker.flags, worker.start_time, worker.restart_time, worker.command, worker.library_name, worker.function_name,
            worker.main_arg, worker.database, worker.naptime, worker.mode, worker.timeout, worker.max_instances, worker.autostart, worker.enabled,
-           worker.restart_time_max, worker.failure_limit, worker.failure_window, worker.healthy_time, worker.scope)
+           worker.restart_time_max, worker.failure_limit, worker.failure_window, worker.healthy_time, worker.scope, worker.settings)
           IS DISTINCT FROM
           (EXCLUDED.type, EXCLUDED.flags, EXCLUDED.start_time, EXCLUDED.restart_time, EXCLUDED.command, EXCLUDED.library_name, EXCLUDED.function_name,
            EXCLUDED.main_arg, EXCLUDED.database, EXCLUDED.naptime, EXCLUDED.mode, EXCLUDED.timeout, EXCLUDED.max_instances, EXCLUDED.autostart, EXCLUDED.enabled,
-           EXCLUDED.restart_time_max, EXCLUDED.failure_limit, EXCLUDED.failure_window, EXCLUDED.healthy_time, EXCLUDED.scope);
+           EXCLUDED.restart_time_max, EXCLUDED.failure_limit, EXCLUDED.failure_window, EXCLUDED.healthy_time, EXCLUDED.scope, EXCLUDED.settings);
 
-    -- What runs already takes a changed nap time or main_arg over, as at a reload.
+    -- What runs already takes a changed nap time, command or setting over, as at a reload.
     IF FOUND THEN
         PERFORM bgw.request(process.id, 'SIGHUP') FROM bgw.process JOIN bgw.worker ON worker.id = process.worker_id
         WHERE worker.name = bgw_register.name AND worker.owner = bgw.current_owner() AND process.run_id IS NOT NULL;
@@ -68,7 +70,7 @@ BEGIN
 END;
 $$;
 COMMENT ON FUNCTION public.bgw_register(text, text, text, interval, boolean, text, text, jsonb, text, text, interval, integer, text, text[], text, boolean,
-    interval, integer, interval, interval, text) IS
+    interval, integer, interval, interval, text, jsonb) IS
 'Defines a worker, or changes the definition of that name; the same call twice changes nothing.
   name            unique among your workers, 1 to 63 bytes
   command         SQL worker: what it runs;  or library_name and function_name: a function of a TypeScript library
@@ -85,7 +87,8 @@ COMMENT ON FUNCTION public.bgw_register(text, text, text, interval, boolean, tex
   failure_limit             so many failures within failure_window (10 min), and it is not started again; default: any number
   healthy_time              a failure after running for so long (1 min) is the first of a new row
   scope                     one;  every_database: with autostart, one runs in each database that you may connect to
-Errors: 22023 a value that cannot be, 0A000 a flag that is not supported.
+  settings        name -> value, for this worker alone: before bgw_set_config; bgw_launch may give others.  The settings have to be defined before
+Errors: 22023 a value that cannot be, 0A000 a flag that is not supported, 42704 no such setting, 55P02 a setting cannot be changed.
 Example: SELECT bgw_register(name => ''rollup'', command => ''CALL rollup()'', naptime => ''10 s'', restart_time => ''5 s'', autostart => true);';
 
 CREATE OR REPLACE FUNCTION public.bgw_unregister(worker_name text) RETURNS boolean

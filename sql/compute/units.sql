@@ -51,6 +51,19 @@ Errors: 22023 not a value of this type, wrong unit (with a HINT), or outside the
 22P02 or 22003 when a limit itself is not a number of the type.
 Example: SELECT bgw.parse_setting(''kill_idle.max_idle_time'', ''integer'', ''s'', ''1'', ''3600'', NULL, ''0.5h'');  -- 1800';
 
+CREATE OR REPLACE FUNCTION bgw.parse_value(definition bgw.setting, value text) RETURNS text
+LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
+AS $$
+BEGIN
+    RETURN bgw.parse_setting(definition.name, definition.vartype, definition.unit, definition.min_val::text,
+                             definition.max_val::text, definition.enumvals, value);
+END;
+$$;
+COMMENT ON FUNCTION bgw.parse_value(bgw.setting, text) IS
+'Reads the text of a setting by its definition.  definition: a row of bgw.setting.  value: the text.
+Result: the value in the base unit.  Errors: those of bgw.parse_setting.
+Example: SELECT bgw.parse_value(definition, ''10s'') FROM bgw.setting AS definition WHERE unit = ''s'';';
+
 -- parse_bool: any prefix that decides, in any case, but no spaces; "o" alone decides nothing.
 CREATE OR REPLACE FUNCTION bgw.parse_boolean(name text, value text)
 RETURNS text

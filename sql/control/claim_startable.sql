@@ -16,8 +16,9 @@ BEGIN
           AND process.owner = node.login
           AND (worker.enabled AND NOT worker.unregistered OR process.command IS NOT NULL)
           AND (worker.library_name IS NULL OR worker.library_name = ANY (node.libraries))
-          AND (worker.naptime IS NULL OR bgw.nap_of(worker) IS NOT NULL)
-          AND (coalesce(worker.database, process.database) IS NULL OR NOT bgw.lacks_database(bgw.database_of(coalesce(worker.database, process.database), process.owner)))
+          AND (worker.naptime IS NULL OR bgw.nap_of(worker, bgw.overrides(worker.settings, process.settings)) IS NOT NULL)
+          AND (coalesce(worker.database, process.database) IS NULL OR NOT bgw.lacks_database(
+               bgw.database_of(coalesce(worker.database, process.database), process.owner, bgw.overrides(worker.settings, process.settings))))
           AND (worker.flags @> '{interruptible}' AND bgw.is_interrupted(process, worker)) IS NOT TRUE
         ORDER BY process.id LIMIT greatest(room, 0)
         FOR NO KEY UPDATE OF process SKIP LOCKED
@@ -29,10 +30,12 @@ BEGIN
     )
     SELECT coalesce(pg_catalog.jsonb_agg(pg_catalog.jsonb_build_object(
         'kind', 'start', 'handle', claimed.id::text, 'run_id', claimed.run_id::text, 'name', claimed.name, 'owner', claimed.owner::bigint,
-        'database', bgw.database_of(coalesce(worker.database, claimed.database), claimed.owner), 'main_arg', claimed.main_arg::text,
+        'database', bgw.database_of(coalesce(worker.database, claimed.database), claimed.owner, bgw.overrides(worker.settings, claimed.settings)), 'main_arg', claimed.main_arg::text,
         'command', coalesce(worker.command, claimed.command), 'mode', coalesce(worker.mode, claimed.mode),
         'library_name', worker.library_name, 'function_name', worker.function_name, 'flags', worker.flags,
-        'naptime', pg_catalog.date_part('epoch', bgw.nap_of(worker)), 'timeout', pg_catalog.date_part('epoch', coalesce(worker.timeout, claimed.timeout))) ORDER BY claimed.id), '[]') INTO orders
+        'naptime', pg_catalog.date_part('epoch', bgw.nap_of(worker, bgw.overrides(worker.settings, claimed.settings))),
+        'timeout', pg_catalog.date_part('epoch', coalesce(worker.timeout, claimed.timeout)))
+        || bgw.order_overrides(claimed.owner, bgw.overrides(worker.settings, claimed.settings)) ORDER BY claimed.id), '[]') INTO orders
     FROM claimed LEFT JOIN bgw.worker ON worker.id = claimed.worker_id;
     RETURN orders;
 END;

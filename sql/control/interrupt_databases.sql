@@ -22,7 +22,7 @@ BEGIN
         FROM bgw.worker, interrupted
         WHERE process.node_id = interrupt_databases.node_id AND worker.id = process.worker_id AND 'interruptible' = ANY (worker.flags)
           AND NOT process.restart_requested AND process.stop_requested_at IS NULL AND process.claimed_at < interrupted.requested_at
-          AND bgw.database_of(coalesce(worker.database, process.database), process.owner) = interrupted.database
+          AND bgw.database_of_process(process, worker) = interrupted.database
         RETURNING process.id, process.run_id, process.owner
     )
     SELECT coalesce((SELECT pg_catalog.jsonb_agg(pg_catalog.jsonb_build_object(

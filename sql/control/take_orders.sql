@@ -25,7 +25,7 @@ BEGIN
 END;
 $$;
 COMMENT ON FUNCTION bgw.take_orders(bigint, integer, integer) IS
-'Orders for a node: {orders: [{kind: start | signal | leave, handle, run_id, ...}], settings: {owner: [...]}, wake_ms}.
+'Orders for a node: {orders: [{kind: start | signal | leave, handle, run_id, overrides?, ...}], settings: {owner: [...]}, wake_ms}.
 room: how many more processes that take a slot it can start at once; negative: none at all, it is stopping.  Errors: WK001 the node was fenced.';
 
 CREATE OR REPLACE FUNCTION bgw.settings_for(orders jsonb) RETURNS jsonb

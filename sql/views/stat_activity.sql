@@ -15,7 +15,7 @@ AS $$
            process.id, process.name, process.status, node.name, process.os_pid, process.restarts,
            process.last_exit_code, process.last_sqlstate, process.last_error, process.next_start,
            CASE WHEN process.run_id IS NULL THEN bgw.obstacle(process, worker) END,
-           bgw.own_settings(process.owner, process.name, worker.library_name), process.failures, NULL
+           bgw.own_settings(process.owner, process.name, worker.library_name, bgw.overrides(worker.settings, process.settings)), process.failures, NULL
     FROM bgw.process LEFT JOIN bgw.worker ON worker.id = process.worker_id
     LEFT JOIN bgw.node ON node.id = process.node_id
     LEFT JOIN bgw.activity ON activity.process_id = process.id
@@ -23,7 +23,7 @@ AS $$
     SELECT NULL, NULL, '{}', NULL, worker.name, 'stopped', last_run.node, NULL, 0,
            last_run.exit_code, last_run.sqlstate, bgw.error_text(last_run.exit_code, last_run.message, last_run.detail, last_run.hint, last_run.context),
            NULL, CASE WHEN NOT worker.enabled THEN 'worker is not enabled' ELSE 'a launch' || coalesce(': it gave up after ' || last_run.gave_up, '') END,
-           bgw.own_settings(worker.owner, worker.name, worker.library_name), 0, last_run.gave_up
+           bgw.own_settings(worker.owner, worker.name, worker.library_name, worker.settings), 0, last_run.gave_up
     FROM bgw.worker
     LEFT JOIN LATERAL (SELECT * FROM bgw.run WHERE run.worker_id = worker.id ORDER BY run.finished_at DESC LIMIT 1) AS last_run ON true
     WHERE NOT worker.unregistered AND NOT EXISTS (SELECT FROM bgw.process WHERE process.worker_id = worker.id)
@@ -34,7 +34,8 @@ CREATE OR REPLACE FUNCTION bgw.obstacle(process bgw.process, worker bgw.worker) 
 LANGUAGE plpgsql STABLE
 AS $$
 DECLARE
-    database text := bgw.database_of(coalesce(worker.database, process.database), process.owner);
+    overrides jsonb := bgw.overrides(worker.settings, process.settings);
+    database text := bgw.database_of_process(process, worker);
 BEGIN
     -- In the order of the conditions in claim_startable.
     RETURN CASE
@@ -43,7 +44,7 @@ BEGIN
         WHEN NOT EXISTS (SELECT FROM bgw.login WHERE login.owner = process.owner) THEN pg_catalog.format('there is no login for role "%s"', pg_catalog.pg_get_userbyid(process.owner))
         WHEN NOT coalesce(worker.enabled, true) THEN 'worker is not enabled'
         WHEN bgw.lacks_database(database) THEN pg_catalog.format('database "%s" does not exist or accepts no connections', database)
-        WHEN worker.naptime IS NOT NULL AND bgw.nap_of(worker) IS NULL THEN pg_catalog.format(
+        WHEN worker.naptime IS NOT NULL AND bgw.nap_of(worker, overrides) IS NULL THEN pg_catalog.format(
             CASE WHEN EXISTS (SELECT FROM bgw.setting WHERE setting.owner = worker.owner AND pg_catalog.lower(setting.name) = pg_catalog.lower(worker.naptime))
                  THEN 'configuration parameter "%s" is not an interval' ELSE 'configuration parameter "%s" does not exist' END, worker.naptime)
         WHEN bgw.is_interrupted(process, worker) THEN pg_catalog.format('the end of the interruption of database "%s"', database)
@@ -59,14 +60,14 @@ END;
 $$;
 COMMENT ON FUNCTION bgw.obstacle(bgw.process, bgw.worker) IS 'Why a process that waits is not started.';
 
-CREATE OR REPLACE FUNCTION bgw.own_settings(owner oid, name text, library_name text) RETURNS jsonb
+CREATE OR REPLACE FUNCTION bgw.own_settings(owner oid, name text, library_name text, overrides jsonb) RETURNS jsonb
 LANGUAGE sql STABLE
 AS $$
-    SELECT pg_catalog.jsonb_object_agg(setting.name, bgw.show_setting(setting.vartype, setting.unit, coalesce(setting.setting, setting.boot_val)))
-    FROM bgw.setting WHERE setting.owner = own_settings.owner
-      AND pg_catalog.split_part(setting.name, '.', 1) IN (own_settings.name, own_settings.library_name)
+    SELECT pg_catalog.jsonb_object_agg(definition.name, bgw.show_setting(definition.vartype, definition.unit, bgw.value_of(definition, overrides)))
+    FROM bgw.setting AS definition WHERE definition.owner = own_settings.owner
+      AND (pg_catalog.split_part(definition.name, '.', 1) IN (own_settings.name, own_settings.library_name) OR overrides ? definition.name)
 $$;
-COMMENT ON FUNCTION bgw.own_settings(oid, text, text) IS 'Settings whose prefix is the name of the worker or of its library, as SHOW prints them.';
+COMMENT ON FUNCTION bgw.own_settings(oid, text, text, jsonb) IS 'Settings whose prefix is the name of the worker or of its library, and those that it has for itself, as SHOW prints them.';
 
 CREATE OR REPLACE VIEW public.bgw_stat_activity AS
     SELECT live.*, worker.handle, worker.name, worker.status, worker.node, worker.os_pid, worker.restarts, worker.last_exit_code,
@@ -87,7 +88,8 @@ COMMENT ON VIEW public.bgw_stat_activity IS
   last_sqlstate, last_error   its error, as psql prints it
   next_start      when it starts again
   waiting_for     why it is not running
-  settings        the settings that carry its name or its library''s, as SHOW prints them
+  settings        the settings that carry its name or its library''s, and those given to bgw_register or bgw_launch, with the values
+                  that this process uses, as SHOW prints them
   failures        in a row, none after a healthy period
   gave_up         why it is not started again although it restarts
 Example: SELECT name, status, pid, state, waiting_for, last_error FROM bgw_stat_activity;';
