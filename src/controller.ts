@@ -10,8 +10,10 @@ import { EventQueue } from './events.ts';
 import type { Host } from './hosts/host.ts';
 import { ProcessHost } from './hosts/process-host.ts';
 import { Roster } from './hosts/roster.ts';
+import { SharedMemoryHost } from './hosts/shared-memory-host.ts';
 import { Spares } from './hosts/spares.ts';
 import { SqlHost } from './hosts/sql-host.ts';
+import { type WorkerProcess, workerProcess } from './hosts/worker-process.ts';
 import { Node, type NodeSettings } from './node.ts';
 import type { Observation, Observe } from './observation.ts';
 import type { StartOrder } from './orders.ts';
@@ -37,6 +39,7 @@ export class Controller {
   readonly #pool: Pool;
   readonly #roster: Roster;
   readonly #spares = new Spares();
+  readonly #sharedMemory = new SharedMemoryHost();
 
   constructor(options: ControllerOptions) {
     const { clock, maxWorkerProcesses } = options;
@@ -74,6 +77,7 @@ export class Controller {
     signal.addEventListener('abort', () => this.#alarm.ring(), { once: true });
     await this.#node.connect();
     using _spares = this.#spares;
+    using _sharedMemory = this.#sharedMemory;
     await using doorbell = this.#createDoorbell();
     doorbell.start();
     this.#options.onReady?.();
@@ -142,7 +146,12 @@ export class Controller {
     const context = { clock, events: this.#events, observe: this.#observe, server: this.#node, grace: GRACE };
     if (order.command !== null) return new SqlHost(order, this.#pool, context);
     const library = libraries.find(({ name }) => name === order.library_name)?.url ?? '';
-    return new ProcessHost(order, { library, connection, process: this.#spares.take() }, context);
+    return new ProcessHost(order, { library, connection, process: this.#createProcess(order) }, context);
+  }
+
+  #createProcess({ run_id: runId, name, flags }: StartOrder): WorkerProcess {
+    if (flags.includes('shmem_access')) return this.#sharedMemory.createThread(runId, name);
+    return workerProcess(this.#spares.take());
   }
 
   #createDoorbell(): Doorbell {

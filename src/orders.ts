@@ -73,6 +73,8 @@ export interface Exit {
   interrupted?: boolean | undefined;
   /** Its timeout ended it. */
   expired?: boolean | undefined;
+  /** A shared-memory worker that crashed, or was ended because another one did: it starts again at once. */
+  crash_reset?: boolean | undefined;
 }
 
 export type Event = { at: number } & (

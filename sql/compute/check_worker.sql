@@ -40,7 +40,7 @@ BEGIN
     IF NOT worker.flags <@ '{shmem_access,backend_database_connection,interruptible}' THEN
         RAISE EXCEPTION USING ERRCODE = 'invalid_parameter_value',
             MESSAGE = pg_catalog.format('worker "%s": unrecognized flag', worker.name),
-            HINT = 'Available flags: backend_database_connection, interruptible.';
+            HINT = 'Available flags: backend_database_connection, interruptible, shmem_access.';
     END IF;
     IF worker.max_instances <= 0 THEN
         RAISE EXCEPTION USING ERRCODE = 'invalid_parameter_value',
@@ -54,10 +54,6 @@ BEGIN
         RAISE EXCEPTION USING ERRCODE = 'invalid_parameter_value',
             MESSAGE = pg_catalog.format('worker "%s": cannot be interruptible without database access', worker.name),
             HINT = 'Add the flag "backend_database_connection".';
-    END IF;
-    IF 'shmem_access' = ANY (worker.flags) THEN
-        RAISE EXCEPTION USING ERRCODE = 'feature_not_supported',
-            MESSAGE = pg_catalog.format('worker "%s": flag "shmem_access" is not supported', worker.name);
     END IF;
     PERFORM bgw.check_scope(worker);
     PERFORM bgw.check_command(worker);
@@ -128,6 +124,11 @@ BEGIN
         RAISE EXCEPTION USING ERRCODE = 'invalid_parameter_value',
             MESSAGE = pg_catalog.format('worker "%s": a command needs the flag "backend_database_connection"', worker.name);
     END IF;
+    IF worker.command IS NOT NULL AND 'shmem_access' = ANY (worker.flags) THEN
+        RAISE EXCEPTION USING ERRCODE = 'invalid_parameter_value',
+            MESSAGE = pg_catalog.format('worker "%s": a command has no access to shared memory', worker.name),
+            HINT = 'The flag "shmem_access" is for the functions of libraries.';
+    END IF;
     IF worker.mode NOT IN ('session', 'atomic') THEN
         RAISE EXCEPTION USING ERRCODE = 'invalid_parameter_value',
             MESSAGE = pg_catalog.format('worker "%s": invalid mode "%s"', worker.name, worker.mode),
@@ -151,7 +152,7 @@ BEGIN
     END IF;
 END;
 $$;
-COMMENT ON FUNCTION bgw.check_command(bgw.worker) IS 'The part of bgw.check_worker that is about command, naptime and mode.';
+COMMENT ON FUNCTION bgw.check_command(bgw.worker) IS 'The part of bgw.check_worker that is about command, the flags that it needs or cannot have, naptime and mode.';
 
 CREATE OR REPLACE FUNCTION bgw.parse_naptime(naptime text) RETURNS interval
 LANGUAGE plpgsql IMMUTABLE

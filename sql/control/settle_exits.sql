@@ -14,22 +14,23 @@ BEGIN
         SELECT process.*, ending.exit_code, ending.command_tag, ending.rows, ending.sqlstate, ending.message, ending.detail, ending.hint, ending.context,
                bgw.now() - coalesce(ending.age, 0) * interval '1 ms' AS finished_at, ending.session_pid, worker.id AS definition,
                worker.restart_time, worker.restart_time_max, worker.failure_limit, worker.failure_window, worker.healthy_time, worker.autostart,
-               coalesce(ending.interrupted, false) OR coalesce(ending.lost, false) AS interrupted,
+               coalesce(ending.interrupted, false) OR coalesce(ending.lost, false) AS interrupted, coalesce(ending.crash_reset, false) AS crash_reset,
+               coalesce(ending.crash_reset AND ending.sqlstate = '57P02', false) AS taken_along,
                CASE WHEN ending.lost THEN 'lost'
                     ELSE bgw.final_status(ending.exit_code, ending.sqlstate,
                         NOT coalesce(ending.done, false) AND (process.stop_requested_at IS NOT NULL OR process.restart_requested OR coalesce(ending.interrupted, false)),
                         coalesce(ending.expired, false)) END AS final_status
         FROM pg_catalog.jsonb_to_recordset(exits) AS ending (handle bigint, run_id bigint, exit_code integer, command_tag text, rows bigint, sqlstate text,
-             message text, detail text, hint text, context text, age double precision, session_pid integer, done boolean, interrupted boolean, lost boolean, expired boolean)
+             message text, detail text, hint text, context text, age double precision, session_pid integer, done boolean, interrupted boolean, lost boolean, expired boolean, crash_reset boolean)
         JOIN bgw.process ON process.id = ending.handle AND process.run_id IS NOT DISTINCT FROM ending.run_id
         LEFT JOIN bgw.worker ON worker.id = process.worker_id AND NOT worker.unregistered
         ORDER BY process.id FOR UPDATE OF process
     ), counted AS MATERIALIZED (
         SELECT ended.*, CASE
-            WHEN ended.interrupted OR ended.final_status NOT IN ('failed', 'expired') THEN ended.failures
+            WHEN ended.interrupted OR ended.taken_along OR ended.final_status NOT IN ('failed', 'expired') THEN ended.failures
             ELSE bgw.failures_in_a_row(ended.failures, ended.finished_at - coalesce(ended.started_at, ended.claimed_at), ended.healthy_time) END AS failures_now,
             CASE WHEN ended.failure_limit IS NOT NULL AND ended.restart_time IS NOT NULL AND ended.stop_requested_at IS NULL
-                  AND NOT ended.restart_requested AND NOT ended.interrupted AND ended.final_status IN ('failed', 'expired')
+                  AND NOT ended.restart_requested AND NOT ended.interrupted AND NOT ended.taken_along AND ended.final_status IN ('failed', 'expired')
                 THEN bgw.gave_up(ended.id, ended.finished_at, ended.failure_limit, ended.failure_window) END AS gave_up
         FROM ended
     ), recorded AS (
@@ -44,6 +45,8 @@ BEGIN
             WHEN counted.stop_requested_at IS NOT NULL THEN NULL
             WHEN counted.restart_requested THEN counted.finished_at
             WHEN counted.interrupted AND (counted.restart_time IS NOT NULL OR counted.autostart) THEN counted.finished_at
+            -- As ResetBackgroundWorkerCrashTimes does: at once, whatever the restart time, but never if that is never.
+            WHEN counted.crash_reset AND counted.restart_time IS NOT NULL AND counted.gave_up IS NULL THEN counted.finished_at
             WHEN NOT counted.interrupted AND counted.gave_up IS NULL THEN bgw.next_start(counted.exit_code,
                 bgw.restart_delay(counted.restart_time, counted.restart_time_max, counted.failures_now, pg_catalog.random()), counted.finished_at) END AS starts_again
         FROM counted
@@ -61,10 +64,11 @@ BEGIN
 END;
 $$;
 COMMENT ON FUNCTION bgw.settle_exits(jsonb) IS
-'Ends attempts: an array of {handle, run_id, exit_code, sqlstate, message, detail, hint, context, command_tag, rows, session_pid, age, done, interrupted, lost, expired}.
+'Ends attempts: an array of {handle, run_id, exit_code, sqlstate, message, detail, hint, context, command_tag, rows, session_pid, age, done, interrupted, lost, expired, crash_reset}.
 done: its work was finished before anybody could end it.
 age: how many milliseconds ago, so that no clock but the server''s counts.
-interrupted: the controller is stopping.  lost: the node is gone.  An attempt that is already settled is passed over.';
+interrupted: the controller is stopping.  lost: the node is gone.
+crash_reset: shared memory was reset; one whose SQLSTATE is 57P02 was taken along by the crash of another and did not fail itself.  An attempt that is already settled is passed over.';
 
 CREATE OR REPLACE FUNCTION bgw.gave_up(process_id bigint, failed_at timestamptz, failure_limit integer, failure_window interval) RETURNS text
 LANGUAGE plpgsql
@@ -72,7 +76,7 @@ AS $$
 BEGIN
     -- The failure of now is not in the history yet.
     IF 1 + (SELECT count(*) FROM bgw.run WHERE run.process_id = gave_up.process_id AND run.status IN ('failed', 'expired')
-            AND run.finished_at > gave_up.failed_at - gave_up.failure_window) >= failure_limit THEN
+            AND run.sqlstate IS DISTINCT FROM '57P02' AND run.finished_at > gave_up.failed_at - gave_up.failure_window) >= failure_limit THEN
         RETURN pg_catalog.format('%s failures within %s', failure_limit, failure_window);
     END IF;
     RETURN NULL;

@@ -1,6 +1,6 @@
 /**
  * What runs one process (an attempt of a worker) on this node.  Variants: sql-host.ts (a command on pooled sessions)
- * and process-host.ts (a TypeScript function in an operating system process).
+ * and process-host.ts (a TypeScript function in an operating system process, or in a thread of the shared-memory host).
  */
 import type { Clock } from '../clock.ts';
 import type { EventQueue } from '../events.ts';

@@ -1,9 +1,8 @@
 /**
- * A TypeScript worker: its function in an operating system process of its own, titled "bgworker: NAME", isolated in a
- * crash.  PostgreSQL counterpart: StartBackgroundWorker, CleanupBackgroundWorker.  Keeps I8, I11.
- * Next: src/sdk/main.ts in the forked process.
+ * A TypeScript worker: its function in an operating system process of its own, titled "bgworker: NAME" and isolated in a
+ * crash; or, with the flag shmem_access, in a thread of the shared-memory host (worker-process.ts).  PostgreSQL counterpart: StartBackgroundWorker, CleanupBackgroundWorker.  Keeps I8, I11.
+ * Next: src/sdk/main.ts in the process or thread.
  */
-import type { ChildProcess } from 'node:child_process';
 import { createInterface } from 'node:readline';
 import type { Readable } from 'node:stream';
 import type { ClientConfig } from 'pg';
@@ -12,14 +11,15 @@ import type { Severity } from '../observation.ts';
 import type { Exit, SignalOrder, StartOrder } from '../orders.ts';
 import { endBackend } from '../sessions/cancel.ts';
 import type { Backend } from '../sessions/session.ts';
-import type { ToController, ToWorker } from '../sdk/channel.ts';
+import type { ToController } from '../sdk/channel.ts';
 import { administratorCommand, type Host, type HostContext } from './host.ts';
+import type { End, WorkerProcess } from './worker-process.ts';
 
 export interface ProcessHostOptions {
   /** URL of the library's module. */
   library: string;
   /** Where it runs. */
-  process: ChildProcess;
+  process: WorkerProcess;
   /** Connection of the owner's login. */
   connection: ClientConfig;
 }
@@ -33,7 +33,7 @@ export class ProcessHost implements Host {
   readonly ended: Promise<Exit>;
   readonly #options: ProcessHostOptions;
   readonly #context: HostContext;
-  readonly #child: ChildProcess;
+  readonly #process: WorkerProcess;
   readonly #backends = new Map<number, Backend>();
   #error: ErrorDescription | undefined;
   #stopped = false;
@@ -43,7 +43,7 @@ export class ProcessHost implements Host {
     this.order = order;
     this.#options = options;
     this.#context = context;
-    this.#child = options.process;
+    this.#process = options.process;
     this.ended = this.#main();
   }
 
@@ -55,14 +55,14 @@ export class ProcessHost implements Host {
       this.#stopped = true;
       this.#killTimer = setTimeout(() => this.#kill(), this.#context.grace);
     }
-    this.#send({ kind: 'signal', signal, ...(settings ? { settings } : {}) });
+    this.#process.send({ kind: 'signal', signal, ...(settings ? { settings } : {}) });
   }
 
   async #main(): Promise<Exit> {
-    const exited = this.#watch();
+    this.#listen();
     const { library, connection } = this.#options;
     const { handle, name, main_arg: mainArg, function_name: functionName, flags, settings } = this.order;
-    this.#send({
+    this.#process.send({
       kind: 'run',
       library,
       connection: { ...connection, database: this.order.database },
@@ -73,11 +73,11 @@ export class ProcessHost implements Host {
       settings,
       functionName: functionName ?? '',
     });
-    const { code, error } = await exited;
+    const end = await this.#process.ended;
     clearTimeout(this.#killTimer);
     const backend = [...this.#backends.keys()].at(-1);
     await this.#endBackends();
-    return { exit_code: code, session_pid: backend, error: this.#errorOf(code, error) };
+    return { exit_code: end.code, session_pid: backend, crash_reset: end.crashReset, error: this.#errorOf(end) };
   }
 
   /** A killed process leaves its statement running on the server. */
@@ -92,19 +92,12 @@ export class ProcessHost implements Host {
     );
   }
 
-  async #watch(): Promise<{ code: number | null; error: unknown }> {
-    const child = this.#child;
-    child.on(
-      'message',
-      (message: ToController) =>
-        void this.#receive(message).catch((error: unknown) => this.#say('WARNING', describeError(error))),
+  #listen(): void {
+    this.#process.onMessage(
+      (message) => void this.#receive(message).catch((error: unknown) => this.#say('WARNING', describeError(error))),
     );
-    this.#copyLines(child.stdout, 'LOG');
-    this.#copyLines(child.stderr, 'WARNING');
-    return new Promise((resolve) => {
-      child.once('error', (error) => resolve({ code: 1, error }));
-      child.once('exit', (code, signal) => resolve({ code, error: signal && `was terminated by signal ${signal}` }));
-    });
+    this.#copyLines(this.#process.stdout, 'LOG');
+    this.#copyLines(this.#process.stderr, 'WARNING');
   }
 
   async #receive(message: ToController): Promise<void> {
@@ -112,14 +105,14 @@ export class ProcessHost implements Host {
     const { handle, run_id, name, database } = this.order;
     switch (message.kind) {
       case 'started':
-        events.push({ kind: 'started', handle, run_id, os_pid: this.#child.pid });
-        observe({ kind: 'worker_started', handle, name, osPid: this.#child.pid });
+        events.push({ kind: 'started', handle, run_id, os_pid: this.#process.osPid });
+        observe({ kind: 'worker_started', handle, name, osPid: this.#process.osPid });
         return;
       case 'session': {
         const backendStart = await this.#context.server.registerSession(message.pid, database);
         this.#backends.set(message.pid, { pid: message.pid, backendStart });
         events.push({ kind: 'session', handle, run_id, pid: message.pid, backend_start: backendStart });
-        this.#send({ kind: 'registered', pid: message.pid });
+        this.#process.send({ kind: 'registered', pid: message.pid });
         return;
       }
       case 'session_closed':
@@ -149,20 +142,14 @@ export class ProcessHost implements Host {
       name,
       reason: 'did not end within its grace after SIGTERM and was killed',
     });
-    this.#child.kill('SIGKILL');
+    this.#process.kill();
   }
 
-  #errorOf(code: number | null, error: unknown): ErrorDescription | undefined {
+  #errorOf({ code, how = `exited with exit code ${code}`, sqlstate, detail }: End): ErrorDescription | undefined {
     if (code === 0 && !this.#stopped) return undefined;
     if (this.#stopped) return administratorCommand(this.order.name);
     if (this.#error) return this.#error;
-    const how =
-      typeof error === 'string'
-        ? error
-        : error instanceof Error
-          ? `could not be started: ${error.message}`
-          : `exited with exit code ${code}`;
-    return { severity: 'ERROR', message: `background worker "${this.order.name}" ${how}` };
+    return { severity: 'ERROR', code: sqlstate, message: `background worker "${this.order.name}" ${how}`, detail };
   }
 
   #copyLines(stream: Readable | null, severity: Severity): void {
@@ -175,9 +162,5 @@ export class ProcessHost implements Host {
   #say(severity: string, error: ErrorDescription): void {
     const { handle, name } = this.order;
     this.#context.observe({ kind: 'worker_said', severity: severity as Severity, handle, name, error });
-  }
-
-  #send(message: ToWorker): void {
-    if (this.#child.connected) this.#child.send(message);
   }
 }

@@ -1,8 +1,11 @@
 /**
- * What a controller and the process of a TypeScript worker say to each other, over the IPC channel of the fork.
- * The channel is also the life line: a worker whose controller is gone sees it closed and ends (postmaster death).
+ * What a controller and a TypeScript worker say to each other, over the IPC channel of the fork; the shared-memory host
+ * passes on what is for one of its threads, and what they say.  The channel is also the life line: a worker whose controller is gone sees it closed and ends (postmaster death).
  */
 import type { ErrorDescription } from '../errors.ts';
+
+/** Milliseconds after which a worker is ended that does not notice that its controller is gone: all are within a second. */
+export const ORPHAN_GRACE = 900;
 
 /** A setting as a worker gets it; the same fields as in an order of the controller. */
 export interface SettingMessage {
@@ -73,3 +76,17 @@ export type ToController =
   | { kind: 'activity'; state: string; query: string | null }
   | { kind: 'log'; severity: string; error: ErrorDescription }
   | { kind: 'failed'; error: ErrorDescription };
+
+/** To the shared-memory host: for one of its threads, named by run id. The message `run` starts it. */
+export interface ToHost {
+  thread: string;
+  message: ToWorker;
+}
+
+/** From the shared-memory host: of one of its threads. */
+export type FromHost = { thread: string } & (
+  | { kind: 'said'; message: ToController }
+  | { kind: 'output'; stream: 'stdout' | 'stderr'; chunk: Uint8Array }
+  /** The thread has ended; `crash` says how, if it was a crash: then the host ends itself. */
+  | { kind: 'ended'; code: number | null; crash: string | undefined }
+);

@@ -14,4 +14,8 @@ export {
 export type { LogFields, LogLevel, MainLoopOptions, Worker, WorkerSignal } from './worker.ts';
 export type { Latch, WakeReason } from './latch.ts';
 export type { Spi, SpiResult } from './spi.ts';
+export type { LockMode } from './locks.ts';
+export type { HeldLock, LockOptions, SharedMemory } from './shared-memory.ts';
+export type { Segment } from './shared-memory-server.ts';
+export type { FieldType, Struct, StructFields } from './struct.ts';
 export { BgwError, type BgwErrorFields } from '../errors.ts';

@@ -50,9 +50,10 @@ export interface WorkerOptions {
   type?: string;
   /**
    * Default ['backend_database_connection']; a worker without it has no sessions.  interruptible: it is ended when
-   * somebody calls bgw_interrupt_database for the database it works in.
+   * somebody calls bgw_interrupt_database for the database it works in.  shmem_access: it has `bgw.shmem`, and is a thread of
+   * the shared-memory host of its node; when one of these crashes, all are started again.
    */
-  flags?: readonly ('backend_database_connection' | 'interruptible')[];
+  flags?: readonly ('backend_database_connection' | 'interruptible' | 'shmem_access')[];
   /** Default recovery_finished. */
   startTime?: 'postmaster_start' | 'consistent_state' | 'recovery_finished';
   /** Seconds after a failure until it starts again; null: never. Default 60. */

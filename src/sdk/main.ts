@@ -1,20 +1,19 @@
 /**
- * The process of a TypeScript worker, forked by src/hosts/process-host.ts: waits for what to run, runs it, ends.
- * Also loads a library for src/libraries.ts, so that code of users never runs in the controller.
+ * The process of a TypeScript worker, forked by src/hosts/fork.ts, or its thread, started by src/sdk/shared-memory-main.ts:
+ * waits for what to run, runs it, ends.  Also loads a library for src/libraries.ts, so that code of users never runs in the controller.
  * PostgreSQL counterpart: BackgroundWorkerMain.  Exit codes: 0 done, 1 an error; anything else is a crash.
  */
 import { BgwError, describeError } from '../errors.ts';
-import type { ToController, ToWorker, WorkerStart } from './channel.ts';
+import { ORPHAN_GRACE, type ToWorker, type WorkerStart } from './channel.ts';
 import { runInit, type WorkerFunction } from './library.ts';
-import { Worker, type WorkerSignal } from './worker.ts';
+import { openPort } from './port.ts';
+import { Worker } from './worker.ts';
 
-/** A worker that does not notice that its controller is gone is ended after this. */
-const ORPHAN_GRACE = 900;
-
+const port = openPort();
 let worker: Worker | undefined;
 const registrations = new Map<number, () => void>();
 
-process.on('message', (message: ToWorker) => {
+port.onMessage((message) => {
   switch (message.kind) {
     case 'run':
       void run(message);
@@ -33,11 +32,9 @@ process.on('message', (message: ToWorker) => {
   }
 });
 
-for (const signal of ['SIGHUP', 'SIGTERM', 'SIGINT'] satisfies WorkerSignal[]) {
-  process.on(signal, () => worker?.deliver(signal));
-}
+port.onSignal((signal) => worker?.deliver(signal));
 
-process.on('disconnect', () => {
+port.onClose(() => {
   if (!worker) process.exit(1);
   worker.orphan();
   setTimeout(() => process.exit(1), ORPHAN_GRACE).unref();
@@ -47,14 +44,14 @@ process.on('uncaughtException', (error) => void fail(error));
 process.on('unhandledRejection', (reason) => void fail(reason));
 
 async function run(start: WorkerStart): Promise<void> {
-  process.title = `bgworker: ${start.name}`;
-  worker = new Worker({ ...start, connection: start.connection, send, register });
+  port.setTitle(`bgworker: ${start.name}`);
+  worker = new Worker({ ...start, send: port.send, register, sharedMemory: port.sharedMemory });
   try {
     const main = await loadFunction(start);
-    send({ kind: 'started' });
+    port.send({ kind: 'started' });
     await main(worker, start.mainArg === null ? null : (JSON.parse(start.mainArg) as unknown));
     await worker.finish();
-    leave(0);
+    port.leave(0);
   } catch (error) {
     await fail(error);
   }
@@ -79,7 +76,7 @@ async function loadFunction({ library, functionName, name, settings }: WorkerSta
 async function init({ library, name, preloaded, settings }: Extract<ToWorker, { kind: 'init' }>): Promise<void> {
   try {
     const module = (await import(library)) as Record<string, unknown>;
-    send({
+    port.send({
       kind: 'defined',
       ...runInit(module, {
         name,
@@ -87,7 +84,7 @@ async function init({ library, name, preloaded, settings }: Extract<ToWorker, { 
         values: new Map(settings.map((setting) => [setting.name, setting.setting])),
       }),
     });
-    leave(0);
+    port.leave(0);
   } catch (error) {
     await fail(error);
   }
@@ -95,24 +92,13 @@ async function init({ library, name, preloaded, settings }: Extract<ToWorker, { 
 
 async function register(pid: number): Promise<void> {
   const registered = new Promise<void>((resolve) => registrations.set(pid, resolve));
-  send({ kind: 'session', pid });
+  port.send({ kind: 'session', pid });
   await registered;
   registrations.delete(pid);
 }
 
 async function fail(reason: unknown): Promise<void> {
-  send({ kind: 'failed', error: describeError(reason) });
+  port.send({ kind: 'failed', error: describeError(reason) });
   await worker?.finish().catch(() => undefined);
-  leave(1);
-}
-
-/** Ends when everything that was said has been sent. */
-function leave(exitCode: number): void {
-  process.exitCode = exitCode;
-  if (!process.connected) process.exit(exitCode);
-  process.send?.({ kind: 'leaving' }, undefined, undefined, () => process.exit(exitCode));
-}
-
-function send(message: ToController): void {
-  if (process.connected) process.send?.(message);
+  port.leave(1);
 }

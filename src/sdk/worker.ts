@@ -7,6 +7,7 @@ import { BgwError, describeError } from '../errors.ts';
 import type { SettingMessage, ToController } from './channel.ts';
 import { Latch } from './latch.ts';
 import { type Guc, typedValue } from './library.ts';
+import type { SharedMemory } from './shared-memory.ts';
 import { type Spi, SpiSession } from './spi.ts';
 
 /** The signals that a worker gets, from bgw_signal or from the operating system. */
@@ -36,6 +37,8 @@ export interface WorkerContext {
   send: (message: ToController) => void;
   /** Registers a backend with the controller, which answers when it may be used. */
   register: (pid: number) => Promise<void>;
+  /** With the flag shmem_access. */
+  sharedMemory: SharedMemory | undefined;
 }
 
 const MILLISECONDS: Record<string, number> = { us: 0.001, ms: 1, s: 1000, min: 60_000, h: 3_600_000, d: 86_400_000 };
@@ -112,6 +115,19 @@ export class Worker {
     return this.#spi.transaction(work);
   }
 
+  /**
+   * Segments and locks that it shares with the other workers of the node that have the flag shmem_access.
+   * Errors: 55000 without that flag.
+   */
+  get shmem(): SharedMemory {
+    const { sharedMemory } = this.#context;
+    if (sharedMemory) return sharedMemory;
+    throw new BgwError('55000', {
+      message: `worker "${this.name}" has no access to shared memory`,
+      hint: 'Register it with the flag "shmem_access".',
+    });
+  }
+
   /** The value of a setting of now, in its base unit. Errors: 42704 there is no such setting. */
   guc<Value>(setting: Guc<Value> | string): Value {
     const name = typeof setting === 'string' ? setting : setting.name;
@@ -147,7 +163,8 @@ export class Worker {
 
   /** @internal A signal has come. */
   deliver(signal: WorkerSignal, settings?: readonly SettingMessage[]): void {
-    if (signal === 'SIGTERM') this.#shutdownRequested = true;
+    if (signal === 'SIGTERM')
+      this.#requestShutdown(`terminating background worker "${this.name}" due to administrator command`);
     if (settings) this.#settings = byName(settings);
     for (const handler of this.#handlers.get(signal) ?? []) handler();
     this.latch.set();
@@ -155,7 +172,7 @@ export class Worker {
 
   /** @internal The controller is gone. */
   orphan(): void {
-    this.#shutdownRequested = true;
+    this.#requestShutdown(`terminating background worker "${this.name}" because its controller is gone`);
     this.latch.orphan();
   }
 
@@ -163,6 +180,11 @@ export class Worker {
   async finish(): Promise<void> {
     for (const cleanup of this.#cleanups) await cleanup();
     await this.#spi.close();
+  }
+
+  #requestShutdown(message: string): void {
+    this.#shutdownRequested = true;
+    this.#context.sharedMemory?.interrupt(new BgwError('57P01', { message }));
   }
 
   #milliseconds(naptime: number | Guc<number>): number {

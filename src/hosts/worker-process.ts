@@ -1,0 +1,53 @@
+/**
+ * What the function of a TypeScript worker runs in, as process-host.ts sees it: an operating system process of its own,
+ * or a thread of the shared-memory host (shared-memory-host.ts).
+ */
+import type { ChildProcess } from 'node:child_process';
+import type { Readable } from 'node:stream';
+import type { ToController, ToWorker } from '../sdk/channel.ts';
+
+/** How it ended. */
+export interface End {
+  /** null: killed. */
+  code: number | null;
+  /** If it ended by no exit code of its own, in words: 'was terminated by signal SIGKILL'. */
+  how?: string | undefined;
+  /** What else belongs to the error. */
+  sqlstate?: string | undefined;
+  detail?: string | undefined;
+  /** Shared memory was reset. */
+  crashReset?: boolean | undefined;
+}
+
+export interface WorkerProcess {
+  readonly osPid: number | undefined;
+  readonly stdout: Readable | null;
+  readonly stderr: Readable | null;
+  /** Never rejects. */
+  readonly ended: Promise<End>;
+  onMessage(handler: (message: ToController) => void): void;
+  /** What is sent to a process that has ended is lost: `ended` says so. */
+  send(message: ToWorker): void;
+  /** Ends it by force. */
+  kill(): void;
+}
+
+/** A forked process that runs one worker. */
+export function workerProcess(child: ChildProcess): WorkerProcess {
+  return {
+    osPid: child.pid,
+    stdout: child.stdout,
+    stderr: child.stderr,
+    ended: new Promise((resolve) => {
+      child.once('error', (error) => resolve({ code: 1, how: `could not be started: ${error.message}` }));
+      child.once('exit', (code, signal) =>
+        resolve({ code, how: signal ? `was terminated by signal ${signal}` : undefined }),
+      );
+    }),
+    onMessage: (handler) => void child.on('message', handler),
+    send: (message) => {
+      if (child.connected) child.send(message, () => undefined);
+    },
+    kill: () => void child.kill('SIGKILL'),
+  };
+}
