@@ -11,6 +11,7 @@
 \ir compute/cron.sql               -- parsed schedule -> next time
 \ir compute/check_worker.sql       -- one validator for every way a definition arrives
 \ir lookup/effective.sql           -- settings, nap time, database as they are now
+\ir lookup/standby.sql            -- what belongs on a standby, and the lock that says it runs
 \ir api/register.sql               -- bgw_register, bgw_unregister
 \ir api/launch.sql                 -- bgw_launch, bgw_launch_sql: register one instance
 \ir api/signal.sql                 -- bgw_signal, bgw_cancel, bgw_terminate, bgw_restart, bgw_set_latch
@@ -22,6 +23,7 @@
 \ir control/check_node.sql         -- refuse a stale node, renew the lease of a live one
 \ir control/join_node.sql          -- bgw.join_node, resume_node, leave_node, register_session
 \ir control/define_library.sql     -- what the init of a library defines
+\ir control/adopt_processes.sql    -- what a node started before it could reach the database
 \ir control/fence_node.sql         -- take over from a dead node
 \ir control/report.sql             -- what happened -> rows
 \ir control/settle_exits.sql       -- attempts that ended -> history, restart or gone
@@ -32,10 +34,12 @@
 \ir control/complete_run.sql       -- mode atomic: completion in the transaction of the command
 \ir control/keep_house.sql         -- partitions, bounds of history and log
 \ir control/take_orders.sql        -- one node's next orders
+\ir control/standby_workers.sql    -- what a controller runs while its server is a standby
 \ir views/stat_activity.sql        -- bgw_stat_activity: what every worker is doing
 \ir views/run_history.sql          -- bgw_run_history, bgw_log: how it went, what was said
 \ir views/settings.sql             -- bgw_settings: like pg_settings
 \ir views/nodes.sql                -- bgw_nodes: who runs the workers
+\ir views/standby.sql              -- bgw_stat_standby: what runs on this standby
 \ir workers/hello_world.sql
 \ir workers/hello_notify.sql
 \ir workers/count_relations.sql

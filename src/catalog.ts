@@ -6,7 +6,16 @@
 import pg from 'pg';
 import type { Clock } from './clock.ts';
 import { BgwError, notInstalled } from './errors.ts';
-import { decodeOrders, encodeEvents, type Event, type Order } from './orders.ts';
+import {
+  type Claim,
+  decodeOrders,
+  decodeStandbyWorkers,
+  encodeEvents,
+  type Event,
+  type Order,
+  type StandbyAnswer,
+  type StandbyWorker,
+} from './orders.ts';
 import type { SettingMessage } from './sdk/channel.ts';
 import type { Definitions } from './sdk/library.ts';
 import type { Signaller } from './sessions/cancel.ts';
@@ -46,18 +55,21 @@ const EXCHANGE = `
 
 export class Catalog implements Signaller {
   readonly serverVersion: number;
+  /** Whether the server was a standby when the session was opened. */
+  readonly inRecovery: boolean;
   readonly closed: Promise<void>;
   readonly #client: pg.Client;
   readonly #clock: Clock;
 
-  private constructor(client: pg.Client, serverVersion: number, clock: Clock) {
+  private constructor(client: pg.Client, { version, standby }: Server, clock: Clock) {
     this.#client = client;
     this.#clock = clock;
-    this.serverVersion = serverVersion;
+    this.serverVersion = version;
+    this.inRecovery = standby;
     this.closed = new Promise((resolve) => client.once('end', resolve));
   }
 
-  /** Opens the control session. Errors: WK203 behind a pooler, WK303 no schema, 25006 a standby. */
+  /** Opens the control session. Errors: WK203 behind a pooler, WK303 no schema. */
   static async connect(connection: pg.ClientConfig, clock: Clock): Promise<Catalog> {
     const client = new pg.Client({
       ...connection,
@@ -122,6 +134,16 @@ export class Catalog implements Signaller {
     );
   }
 
+  /** Claims what the node started before it could reach the database: a claim for each worker that is its own. */
+  async adopt({ nodeId, epoch }: NodeToken, names: string[]): Promise<Claim[]> {
+    const row = await this.#row<{ adopted: Claim[] }>('SELECT bgw.adopt_processes($1, $2, $3) AS adopted', [
+      nodeId,
+      epoch,
+      names,
+    ]);
+    return row.adopted;
+  }
+
   /** Says what happened and takes the next orders, in one round trip and one transaction. */
   async exchange(
     { nodeId, epoch }: NodeToken,
@@ -143,6 +165,42 @@ export class Catalog implements Signaller {
       [nodeId, epoch, pid, database],
     );
     return row.started;
+  }
+
+  /** On a standby, where nothing can be registered: the start time of a session. Errors: WK202 it cannot be seen. */
+  async backendStart(pid: number): Promise<string> {
+    return (await this.#row<{ started: string }>('SELECT bgw.backend_start($1)::pg_catalog.text AS started', [pid]))
+      .started;
+  }
+
+  /** What to run on a standby; undefined: the server is one no longer. */
+  async standbyWorkers(libraries: string[]): Promise<StandbyWorker[] | undefined> {
+    const { found } = await this.#row<{ found: StandbyAnswer | null }>('SELECT bgw.standby_workers($1) AS found', [
+      libraries,
+    ]);
+    return found ? decodeStandbyWorkers(found) : undefined;
+  }
+
+  /** In how many milliseconds a worker that ended on a standby starts again; null: never. */
+  async standbyRestart(workerId: string, exitCode: number | null): Promise<number | null> {
+    const row = await this.#row<{ ms: number | null }>('SELECT bgw.standby_restart_ms($1, $2) AS ms', [
+      workerId,
+      exitCode,
+    ]);
+    return row?.ms ?? null;
+  }
+
+  /** Whether this session now holds the lock of a worker on a standby. */
+  async lockWorker(workerId: string): Promise<boolean> {
+    const row = await this.#row<{ locked: boolean }>(
+      'SELECT pg_catalog.pg_try_advisory_lock(bgw.standby_key($1)) AS locked',
+      [workerId],
+    );
+    return row.locked;
+  }
+
+  async unlockWorker(workerId: string): Promise<void> {
+    await this.#row('SELECT pg_catalog.pg_advisory_unlock(bgw.standby_key($1))', [workerId]);
   }
 
   async ownPid(): Promise<number> {
@@ -187,7 +245,7 @@ interface Server {
   owner: string | null;
 }
 
-function checkServer(client: pg.Client, server: Server | undefined): number {
+function checkServer(client: pg.Client, server: Server | undefined): Server {
   const { processID } = client as pg.Client & { processID: number | null };
   if (server?.pid !== processID) {
     throw new BgwError('WK203', {
@@ -210,7 +268,5 @@ function checkServer(client: pg.Client, server: Server | undefined): number {
       hint: 'Log in as that role, or as a member of it.',
     });
   }
-  if (server.standby)
-    throw new BgwError('25006', { message: 'the server is a standby', hint: 'Point the controller at the primary.' });
-  return server.version;
+  return server;
 }

@@ -5,7 +5,8 @@
  */
 import { Alarm } from './alarm.ts';
 import { Doorbell } from './doorbell.ts';
-import { BgwError, describeError } from './errors.ts';
+import { backOff } from './clock.ts';
+import { BgwError, describeError, isPassing } from './errors.ts';
 import { EventQueue } from './events.ts';
 import type { Host } from './hosts/host.ts';
 import { ProcessHost } from './hosts/process-host.ts';
@@ -14,12 +15,18 @@ import { SharedMemoryHost } from './hosts/shared-memory-host.ts';
 import { Spares } from './hosts/spares.ts';
 import { SqlHost } from './hosts/sql-host.ts';
 import { type WorkerProcess, workerProcess } from './hosts/worker-process.ts';
-import { Node, type NodeSettings } from './node.ts';
+import type { LoadedLibrary } from './libraries.ts';
+import { type Abandonment, Node, type NodeSettings } from './node.ts';
 import type { Observation, Observe } from './observation.ts';
-import type { StartOrder } from './orders.ts';
+import type { Claim, StartOrder } from './orders.ts';
 import { Pool } from './sessions/pool.ts';
 
 export interface ControllerOptions extends NodeSettings {
+  libraries: readonly LoadedLibrary[];
+  /** Workers of start time postmaster_start, to be started before the database can be reached. */
+  early?: readonly StartOrder[];
+  /** Given if the settings of the catalog were not at hand when the libraries were loaded: loads them again, once they are. */
+  reloadLibraries?: (() => Promise<readonly LoadedLibrary[]>) | undefined;
   /** What was observed before there was a controller, for bgw_log. */
   earlier?: readonly Observation[];
   onReady?: (() => void) | undefined;
@@ -40,10 +47,15 @@ export class Controller {
   readonly #roster: Roster;
   readonly #spares = new Spares();
   readonly #sharedMemory = new SharedMemoryHost();
+  #libraries: readonly LoadedLibrary[];
+  /** Those workers, until the database has a claim for them. */
+  #early: StartOrder[];
 
   constructor(options: ControllerOptions) {
     const { clock, maxWorkerProcesses } = options;
     this.#options = options;
+    this.#libraries = options.libraries;
+    this.#early = [...(options.early ?? [])];
     this.#events = new EventQueue(clock, () => this.#alarm.ring());
     for (const observation of options.earlier ?? []) this.#events.observe(observation);
     this.#observe = (observation) => {
@@ -53,6 +65,9 @@ export class Controller {
     this.#node = new Node({
       ...options,
       observe: this.#observe,
+      libraries: () => this.#libraries,
+      early: () => this.#early,
+      adopted: (claims) => this.#adopt(claims),
       runIds: () => this.#roster.runIds(),
       keepRuns: (runIds) => this.#roster.keep(runIds),
       abandonWorkers: (why) => this.#abandonWorkers(why),
@@ -75,9 +90,10 @@ export class Controller {
   /** Runs until the signal is aborted; then stops every worker, leaves, and resolves. Errors: only those of the first connection. */
   async run(signal: AbortSignal): Promise<void> {
     signal.addEventListener('abort', () => this.#alarm.ring(), { once: true });
-    await this.#node.connect();
     using _spares = this.#spares;
     using _sharedMemory = this.#sharedMemory;
+    for (const order of this.#early) this.#roster.obey(order);
+    if (!(await this.#reachServer(signal))) return;
     await using doorbell = this.#createDoorbell();
     doorbell.start();
     this.#options.onReady?.();
@@ -90,6 +106,37 @@ export class Controller {
       }
     }
     await this.#leave();
+  }
+
+  /** Connects for the first time; a server that is away is waited for by a node that has something running. False: aborted. */
+  async #reachServer(signal: AbortSignal): Promise<boolean> {
+    const { clock, reloadLibraries } = this.#options;
+    let isReached = false;
+    try {
+      for (let attempt = 0; !isReached && !signal.aborted; attempt += 1) {
+        try {
+          if (reloadLibraries) this.#libraries = await reloadLibraries();
+          await this.#node.connect();
+          isReached = true;
+        } catch (error) {
+          if (this.#early.length === 0 || !isPassing(error)) throw error;
+          if (attempt === 0) this.#observe({ kind: 'server_awaited', error: describeError(error) });
+          await clock.sleep(backOff(attempt, clock), signal);
+        }
+      }
+    } finally {
+      if (!isReached) await this.#roster.stopAll({ silent: true });
+    }
+    return isReached;
+  }
+
+  /** What was started early goes on under the handles that the database has for it; what has none is not to run here. */
+  #adopt(claims: readonly Claim[]): void {
+    for (const order of this.#early.splice(0)) {
+      const claim = claims.find(({ name }) => name === order.name);
+      this.#events.adopt(order.handle, claim);
+      this.#roster.adopt(order, claim);
+    }
   }
 
   /** The loop. Returns when the signal is aborted; throws when the control session or the epoch is lost. */
@@ -132,20 +179,24 @@ export class Controller {
     await this.#node.close();
   }
 
-  /** Ends every worker without the database: it cannot be reached, or no longer takes this node's word. */
-  async #abandonWorkers(why: 'fenced' | 'lease_ended'): Promise<void> {
-    const silent = why === 'fenced';
+  /** Ends every worker without the database: it cannot be reached, or takes this node's word no longer, or not yet. */
+  async #abandonWorkers(why: Abandonment): Promise<void> {
+    const silent = why !== 'lease_ended';
     const stopped = this.#roster.stopAll({ silent });
+    // After a promotion there is a control session: what the workers run is cancelled on the server, and seen to end.
+    if (why === 'promoted') await stopped;
     this.#pool.abandon();
     await stopped;
-    if (silent) this.#events.clear();
+    if (!silent) return;
+    this.#events.clear();
+    this.#early = [];
   }
 
   #createHost(order: StartOrder): Host {
-    const { clock, connection, libraries } = this.#options;
+    const { clock, connection } = this.#options;
     const context = { clock, events: this.#events, observe: this.#observe, server: this.#node, grace: GRACE };
     if (order.command !== null) return new SqlHost(order, this.#pool, context);
-    const library = libraries.find(({ name }) => name === order.library_name)?.url ?? '';
+    const library = this.#libraries.find(({ name }) => name === order.library_name)?.url ?? '';
     return new ProcessHost(order, { library, connection, process: this.#createProcess(order) }, context);
   }
 
@@ -161,6 +212,7 @@ export class Controller {
       clock,
       observe: this.#observe,
       onRing: () => this.#alarm.ring(),
+      canListen: () => !this.#node.onStandby,
       onBackend: (pid) => this.#node.registerSession(pid, String(connection.database)),
     });
   }

@@ -16,6 +16,8 @@ export interface DoorbellOptions {
   clock: Clock;
   observe: Observe;
   onRing: () => void;
+  /** A standby refuses LISTEN, and would log each attempt. */
+  canListen: () => boolean;
   /** The backend that listens, so that it can be registered as a session of this node. */
   onBackend: (pid: number) => Promise<unknown>;
 }
@@ -25,6 +27,8 @@ const CHANNEL = 'bgw';
 const SELF_TEST_EVERY = 20_000;
 const HEARD_WITHIN = 5000;
 const CLOSED_WITHIN = 1000;
+/** As long as the controller polls: a promotion is seen no earlier. */
+const ASK_AGAIN_AFTER = 2000;
 
 export class Doorbell implements AsyncDisposable {
   readonly #options: DoorbellOptions;
@@ -49,6 +53,11 @@ export class Doorbell implements AsyncDisposable {
     const { clock, observe } = this.#options;
     let reported = false;
     for (let attempt = 0; !this.#stop.signal.aborted; attempt += 1) {
+      if (!this.#options.canListen()) {
+        attempt = -1;
+        await clock.sleep(ASK_AGAIN_AFTER, this.#stop.signal);
+        continue;
+      }
       const startedAt = clock.monotonic();
       try {
         await this.#listen(() => {

@@ -81,6 +81,12 @@ export function sqlstateOf({ code }: ErrorDescription): string | undefined {
   return /^(ECONN|EPIPE|EHOST|ENET|ETIMEDOUT|EAI_|ENOTFOUND)/.test(code) ? '08006' : undefined;
 }
 
+/** Whether the server may be had later: it is starting, full, or cannot be reached. */
+export function isPassing(error: unknown): boolean {
+  const { code } = describeError(error);
+  return code === undefined || /^(57P0[123]|53300|WK202|E[A-Z]+|08...)$/.test(code);
+}
+
 /** psql's way of printing an error: one line a field, without a final newline. */
 export function formatError(error: unknown): string {
   const { severity, message, detail, hint, context } = describeError(error);

@@ -3,7 +3,7 @@ import type { Clock } from './clock.ts';
 import { describeError } from './errors.ts';
 import { lineOf } from './log.ts';
 import type { Observation, Observe } from './observation.ts';
-import type { Event } from './orders.ts';
+import type { Claim, Event } from './orders.ts';
 
 /** Log lines kept while the server is away, or slower than what workers say (I13). All other events are few: some per worker. */
 const MOST_LINES = 5000;
@@ -55,8 +55,10 @@ export class EventQueue {
   }
 
   reported(batch: readonly Event[]): void {
-    this.#events = this.#events.slice(batch.length);
-    this.#lines -= batch.filter((event) => event.kind === 'log').length;
+    // Not simply the first ones: `clear` may have come in between.
+    const reported = new Set(batch);
+    this.#events = this.#events.filter((event) => !reported.has(event));
+    this.#lines = this.#events.filter((event) => event.kind === 'log').length;
     this.#atOnce = Math.min(MOST_AT_ONCE, this.#atOnce * 2);
   }
 
@@ -72,6 +74,14 @@ export class EventQueue {
       this.reported(this.#events.slice(0, 1));
     }
     this.#atOnce = 1;
+  }
+
+  /** The database has claimed what ran without it: what it did goes by that name. Without a claim, nobody wants to know. */
+  adopt(localHandle: string, claim: Claim | undefined): void {
+    this.#events = this.#events.flatMap((event) => {
+      if (!('handle' in event) || event.handle !== localHandle) return [event];
+      return claim ? [{ ...event, ...claim }] : [];
+    });
   }
 
   /** After the node was fenced: others have settled what these are about. */

@@ -9,7 +9,8 @@ import { fileURLToPath, pathToFileURL } from 'node:url';
 import { BgwError, describeError } from './errors.ts';
 import { forkWorkerProcess } from './hosts/fork.ts';
 import type { Observe } from './observation.ts';
-import type { SettingMessage, ToController, ToWorker } from './sdk/channel.ts';
+import { localRunId, type StartOrder } from './orders.ts';
+import type { SettingDefinition, SettingMessage, ToController, ToWorker, WorkerDefinition } from './sdk/channel.ts';
 import type { Definitions } from './sdk/library.ts';
 
 /** The directory of the workers that ship. */
@@ -30,6 +31,8 @@ export interface LibraryOptions {
 export interface LoadedLibrary extends Definitions {
   name: string;
   url: string;
+  /** Whether the operator has listed it with --preload-library. */
+  preloaded: boolean;
 }
 
 /** Every library that could be loaded; what could not is observed. Errors: 22023 a directory cannot be read, 42704 a library to preload is not there. */
@@ -50,12 +53,13 @@ export async function loadLibraries({
   }
   const loaded = await Promise.all(
     [...files].map(async ([name, url]) => {
+      const preloaded = preload.includes(name);
       try {
         const definitions = await runInitApart({
           kind: 'init',
           library: url,
           name,
-          preloaded: preload.includes(name),
+          preloaded,
           settings: [...settings],
         });
         observe({
@@ -64,7 +68,7 @@ export async function loadLibraries({
           workers: definitions.workers.length,
           settings: definitions.settings.length,
         });
-        return [{ name, url, ...definitions }];
+        return [{ name, url, preloaded, ...definitions }];
       } catch (error) {
         observe({ kind: 'library_failed', library: name, error: describeError(error) });
         return [];
@@ -72,6 +76,45 @@ export async function loadLibraries({
     }),
   );
   return loaded.flat();
+}
+
+/** Starts of what needs no database: workers of preloaded libraries with autostart and start time postmaster_start. */
+export function earlyOrders(libraries: readonly LoadedLibrary[], database: string): StartOrder[] {
+  return libraries
+    .filter(({ preloaded }) => preloaded)
+    .flatMap(({ workers, settings }) =>
+      workers
+        .filter((worker) => worker.autostart && worker.start_time === 'postmaster_start')
+        .map((worker) => startOrder(worker, settings, database)),
+    );
+}
+
+/** The start of a worker that the database does not know of yet: its settings have their boot values. */
+function startOrder(worker: WorkerDefinition, settings: SettingDefinition[], database: string): StartOrder {
+  const { name, library_name, function_name, flags, main_arg: mainArg } = worker;
+  const localId = localRunId();
+  return {
+    kind: 'start',
+    handle: localId,
+    run_id: localId,
+    name,
+    database,
+    main_arg: mainArg === undefined ? null : JSON.stringify(mainArg),
+    command: null,
+    mode: 'session',
+    library_name,
+    function_name,
+    flags: [...flags],
+    naptime: null,
+    timeout: null,
+    settings: settings.map(({ name: setting, vartype, unit = null, boot_val: value }) => ({
+      name: setting,
+      vartype,
+      unit,
+      setting: value,
+      shown: value,
+    })),
+  };
 }
 
 /** Name -> URL of the module. A file my-worker.js is the library my_worker; a later directory does not replace an earlier one's. */

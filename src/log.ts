@@ -31,6 +31,12 @@ export function lineOf(observation: Observation): LogLine | undefined {
       return line('LOG', `node "${observation.node}" left`);
     case 'lease_ended':
       return line('WARNING', `lease of node "${observation.node}" ended: its workers are stopped`);
+    case 'standby_entered':
+      return line('LOG', `node "${observation.node}" runs on a standby: read-only, and only what may start there`);
+    case 'standby_promoted':
+      return line('LOG', `the server of node "${observation.node}" was promoted`);
+    case 'server_awaited':
+      return line('WARNING', 'the server cannot be reached: waiting for it', observation.error);
     case 'connection_lost':
       return line('WARNING', 'connection to the server was lost', observation.error);
     case 'doorbell_lost':
@@ -49,6 +55,8 @@ export function lineOf(observation: Observation): LogLine | undefined {
     case 'worker_started':
     case 'took_orders':
       return undefined;
+    case 'worker_refused':
+      return { ...line('WARNING', observation.error.message, observation.error), ...subject(observation) };
     case 'worker_exited':
       return exitLine(observation);
     case 'worker_killed':

@@ -1,6 +1,7 @@
 /**
  * This node, as the database knows it: its control session, epoch and lease.  Joins, comes back after an outage, joins
- * anew after it was taken over, leaves.  Called by src/controller.ts.  Keeps I6, I12.
+ * anew after it was taken over, leaves.  While the server is a standby nothing knows of it, and src/standby.ts gives the
+ * orders.  Called by src/controller.ts.  Keeps I6, I12, I17.
  */
 import type { ClientConfig } from 'pg';
 import { Catalog, type NodeToken } from './catalog.ts';
@@ -9,27 +10,35 @@ import { BgwError, describeError, type ErrorDescription } from './errors.ts';
 import { Lease } from './lease.ts';
 import type { LoadedLibrary } from './libraries.ts';
 import type { Observe } from './observation.ts';
-import type { Event, Order } from './orders.ts';
+import type { Claim, Event, Order, StartOrder } from './orders.ts';
 import type { Signaller } from './sessions/cancel.ts';
 import type { Backend } from './sessions/session.ts';
+import { Standby } from './standby.ts';
 
 /** What a node is told by whoever starts it. */
 export interface NodeSettings {
   connection: ClientConfig;
   nodeName: string;
   maxWorkerProcesses: number;
-  libraries: readonly LoadedLibrary[];
   clock: Clock;
   observe: Observe;
 }
 
+/** Why a node ends every worker: others have taken over or will, or the orders of a standby have no meaning any more. */
+export type Abandonment = 'fenced' | 'lease_ended' | 'promoted' | 'demoted' | 'standby_lost';
+
 export interface NodeOptions extends NodeSettings {
+  libraries: () => readonly LoadedLibrary[];
+  /** What was started before the database could be reached. */
+  early: () => readonly StartOrder[];
+  /** The database has claims for these of them; the others are not this node's to run. */
+  adopted: (claims: readonly Claim[]) => void;
   /** Run ids of what is running here. */
   runIds: () => string[];
   /** Ends every run but these: the database knows of no other. */
   keepRuns: (runIds: readonly string[]) => void;
-  /** Ends every worker here and now, without the database: others take over, or have done so. */
-  abandonWorkers: (why: 'fenced' | 'lease_ended') => Promise<void>;
+  /** Ends every worker here and now, without the database. */
+  abandonWorkers: (why: Abandonment) => Promise<void>;
 }
 
 /** A control session that comes back more often than this is not worth another line. */
@@ -42,6 +51,8 @@ export class Node implements Signaller {
   #catalog: Catalog | undefined;
   #token: NodeToken | undefined;
   #lease: Lease | undefined;
+  /** While the server is a standby. */
+  #standby: Standby | undefined;
   /** The outage that is going on: its attempts to come back, and what was said of it. */
   #outage: { attempts: number; observed: string | undefined } | undefined;
   #resumedAt = -Infinity;
@@ -56,14 +67,16 @@ export class Node implements Signaller {
     return this.#connected().serverVersion;
   }
 
-  /** Opens the control session and joins, or resumes. Errors: those of Catalog.connect, and WK001. */
+  get onStandby(): boolean {
+    return this.#standby !== undefined;
+  }
+
+  /** Opens the control session and joins, resumes, or serves a standby. Errors: those of Catalog.connect, and WK001. */
   async connect(): Promise<void> {
     const catalog = await Catalog.connect(this.#options.connection, this.#options.clock);
     try {
-      if (this.#token) this.#options.keepRuns(await catalog.resume(this.#token, this.#options.runIds()));
-      else await this.#join(catalog);
-      // kill_idle and its like leave the sessions of a node alone; a fencing ends them.
-      await catalog.registerSession(this.#joined(), await catalog.ownPid(), String(this.#options.connection.database));
+      if (catalog.inRecovery) await this.#standBy(catalog);
+      else await this.#joinOrResume(catalog);
     } catch (error) {
       await catalog.close();
       throw error;
@@ -73,16 +86,19 @@ export class Node implements Signaller {
 
   async exchange(events: readonly Event[], room: number): Promise<{ orders: Order[]; wakeMs: number }> {
     const startedAt = this.#options.clock.monotonic();
-    const answer = await this.#connected().exchange(this.#joined(), events, room);
+    const answer = this.#standby
+      ? await this.#standby.exchange(events, room)
+      : await this.#connected().exchange(this.#joined(), events, room);
     this.#lease?.renew(startedAt);
     this.#endOutage();
-    return answer;
+    return answer ?? this.#joinPromoted();
   }
 
   /** After an exchange has failed: comes back. What went wrong is observed once per outage. Returns early when aborted. */
   async recover(reason: unknown, signal: AbortSignal): Promise<void> {
     const { clock } = this.#options;
     await this.#catalog?.close();
+    await this.#endStandby('standby_lost');
     const outage = (this.#outage ??= { attempts: 0, observed: undefined });
     await this.#observeTrouble(describeError(reason), outage);
     for (; !signal.aborted; outage.attempts += 1) {
@@ -101,7 +117,7 @@ export class Node implements Signaller {
 
   /** Gives up the row of this node. Every worker has ended. */
   async leave(): Promise<void> {
-    await this.#connected().leave(this.#joined());
+    if (!this.#standby) await this.#connected().leave(this.#joined());
     this.#options.observe({ kind: 'node_left', node: this.#options.nodeName });
   }
 
@@ -112,7 +128,9 @@ export class Node implements Signaller {
   }
 
   registerSession(pid: number, database: string): Promise<string> {
-    return this.#onceConnected((catalog) => catalog.registerSession(this.#joined(), pid, database));
+    return this.#onceConnected((catalog) =>
+      this.#standby ? catalog.backendStart(pid) : catalog.registerSession(this.#joined(), pid, database),
+    );
   }
 
   cancelBackend(backend: Backend): Promise<boolean> {
@@ -123,8 +141,16 @@ export class Node implements Signaller {
     return this.#onceConnected((catalog) => catalog.terminateBackend(backend));
   }
 
+  async #joinOrResume(catalog: Catalog): Promise<void> {
+    if (this.#token) this.#options.keepRuns(await catalog.resume(this.#token, this.#options.runIds()));
+    else await this.#join(catalog);
+    // kill_idle and its like leave the sessions of a node alone; a fencing ends them.
+    await catalog.registerSession(this.#joined(), await catalog.ownPid(), String(this.#options.connection.database));
+  }
+
   async #join(catalog: Catalog): Promise<void> {
-    const { nodeName, maxWorkerProcesses, clock, libraries, observe } = this.#options;
+    const { nodeName, maxWorkerProcesses, clock, observe } = this.#options;
+    const libraries = this.#options.libraries();
     const startedAt = clock.monotonic();
     const names = libraries.map((library) => library.name);
     const { leaseMs, ...token } = await catalog.join({ name: nodeName, libraries: names, maxWorkerProcesses });
@@ -137,6 +163,35 @@ export class Node implements Signaller {
       });
     }
     observe({ kind: 'node_joined', node: nodeName, ...token });
+    const early = this.#options.early().map((order) => order.name);
+    if (early.length > 0) this.#options.adopted(await catalog.adopt(token, early));
+  }
+
+  /** The server is a standby: one from the start, or one that was a primary and came back as a standby. */
+  async #standBy(catalog: Catalog): Promise<void> {
+    const { nodeName, clock, observe, libraries, early, runIds } = this.#options;
+    if (this.#token) await this.#abandonWorkers('demoted');
+    this.#token = undefined;
+    this.#lease = undefined;
+    const names = libraries().map((library) => library.name);
+    const running = early().filter((order) => runIds().includes(order.run_id));
+    this.#standby = new Standby({ catalog, clock, observe, libraries: names, running });
+    observe({ kind: 'standby_entered', node: nodeName });
+  }
+
+  /** Joins the server that was a standby. What ran there has no claim: it is ended, and started again by the normal path. */
+  async #joinPromoted(): Promise<{ orders: Order[]; wakeMs: number }> {
+    this.#options.observe({ kind: 'standby_promoted', node: this.#options.nodeName });
+    await this.#endStandby('promoted');
+    await this.#catalog?.close();
+    await this.connect();
+    return { orders: [], wakeMs: 0 };
+  }
+
+  async #endStandby(why: 'promoted' | 'standby_lost'): Promise<void> {
+    if (!this.#standby) return;
+    await this.#abandonWorkers(why);
+    this.#standby = undefined;
   }
 
   async #observeTrouble(error: ErrorDescription, outage: { observed: string | undefined }): Promise<void> {
@@ -166,7 +221,7 @@ export class Node implements Signaller {
     await this.#abandonWorkers('lease_ended');
   }
 
-  async #abandonWorkers(why: 'fenced' | 'lease_ended'): Promise<void> {
+  async #abandonWorkers(why: Abandonment): Promise<void> {
     this.#abandoning = true;
     await this.#options.abandonWorkers(why);
     this.#abandoning = false;

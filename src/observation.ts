@@ -18,6 +18,9 @@ export type Observation =
   | { kind: 'node_fenced'; node: string; error: ErrorDescription }
   | { kind: 'node_left'; node: string }
   | { kind: 'lease_ended'; node: string }
+  | { kind: 'standby_entered'; node: string }
+  | { kind: 'standby_promoted'; node: string }
+  | { kind: 'server_awaited'; error: ErrorDescription }
   | { kind: 'connection_lost'; error: ErrorDescription }
   | { kind: 'doorbell_lost'; error: ErrorDescription }
   | { kind: 'doorbell_heard' }
@@ -25,6 +28,7 @@ export type Observation =
   | { kind: 'library_loaded'; library: string; workers: number; settings: number }
   | { kind: 'library_failed'; library: string; error: ErrorDescription }
   | ({ kind: 'worker_started'; pid?: number | undefined; osPid?: number | undefined } & Subject)
+  | ({ kind: 'worker_refused'; error: ErrorDescription } & Subject)
   | ({ kind: 'worker_signalled'; signal: string } & Subject)
   | ({ kind: 'worker_exited'; exitCode: number | null; error?: ErrorDescription | undefined } & Subject)
   | ({ kind: 'worker_killed'; reason: string } & Subject)

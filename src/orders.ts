@@ -40,6 +40,34 @@ export interface StartOrder extends Attempt {
   timeout: number | null;
 }
 
+/** A process that the database has given to this node. */
+export interface Claim {
+  name: string;
+  handle: string;
+  run_id: string;
+}
+
+/** What a controller runs while its server is a standby. */
+export interface StandbyAnswer {
+  workers: (Omit<StandbyWorker, 'settings'> & { overrides?: SettingValue[] })[];
+  settings: SettingValue[];
+}
+
+/** A definition that belongs on a standby. */
+export interface StandbyWorker extends Omit<StartOrder, 'kind' | 'handle' | 'run_id'> {
+  id: string;
+  /** Whether its library, database and nap time are there. */
+  startable: boolean;
+}
+
+let lastLocalRun = 0;
+
+/** A name for what runs without a claim of the database: negative, so that it is no run id or handle of anybody's. */
+export function localRunId(): string {
+  lastLocalRun += 1;
+  return String(-lastLocalRun);
+}
+
 export type SignalName = 'SIGHUP' | 'SIGINT' | 'SIGTERM' | 'SIGUSR1';
 
 export interface SignalOrder extends Attempt {
@@ -117,6 +145,11 @@ export function decodeOrders(text: string): { orders: Order[]; wakeMs: number } 
     return { ...order, settings: override(answer.settings[owner] ?? [], overrides) };
   });
   return { orders, wakeMs: answer.wake_ms };
+}
+
+/** What bgw.standby_workers answered: definitions, each with the settings of its worker. */
+export function decodeStandbyWorkers({ workers, settings }: StandbyAnswer): StandbyWorker[] {
+  return workers.map(({ overrides = [], ...worker }) => ({ ...worker, settings: override(settings, overrides) }));
 }
 
 function override(settings: SettingValue[], overrides: SettingValue[]): SettingValue[] {

@@ -23,12 +23,26 @@ const MAY_IMPORT: Record<string, string[]> = {
     'connection',
     'sql-statements',
     'observation',
+    'sdk',
     'errors',
     'clock',
   ],
-  controller: ['node', 'hosts', 'doorbell', 'sessions', 'events', 'orders', 'observation', 'errors', 'alarm'],
-  node: ['catalog', 'libraries', 'lease', 'sessions', 'orders', 'observation', 'errors', 'clock'],
-  libraries: ['hosts', 'sdk', 'observation', 'errors'],
+  controller: [
+    'node',
+    'libraries',
+    'hosts',
+    'doorbell',
+    'sessions',
+    'events',
+    'orders',
+    'observation',
+    'errors',
+    'clock',
+    'alarm',
+  ],
+  node: ['standby', 'catalog', 'libraries', 'lease', 'sessions', 'orders', 'observation', 'errors', 'clock'],
+  standby: ['catalog', 'orders', 'observation', 'errors', 'clock'],
+  libraries: ['hosts', 'sdk', 'orders', 'observation', 'errors'],
   hosts: ['sessions', 'sdk', 'events', 'orders', 'observation', 'errors', 'clock'],
   doorbell: ['observation', 'errors', 'clock'],
   lease: ['clock'],
@@ -154,7 +168,7 @@ describe('src/', () => {
   test('commands/status reads views only', () => {
     const { text = '' } = modules.find(({ name }) => name === 'commands/status') ?? {};
     const sources = [...text.matchAll(/\b(?:FROM|JOIN) (?<source>[\w.]+)/g)].map(({ groups }) => groups?.['source']);
-    expect([...new Set(sources)]).toEqual(['public.bgw_nodes', 'public.bgw_stat_activity']);
+    expect([...new Set(sources)]).toEqual(['public.bgw_nodes', 'public.bgw_stat_activity', 'public.bgw_stat_standby']);
   });
 
   test('no file has more than 300 lines', () => {

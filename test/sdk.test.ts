@@ -175,6 +175,7 @@ test('a library that cannot be loaded is one clear line, and the others load', a
     seen.kind === 'library_failed' ? [`${seen.library}: ${seen.error.message}`] : [],
   );
   expect(failed.toSorted()).toEqual([
+    'early_with_database: worker "early_with_database": cannot request database access if starting at postmaster start',
     'exits: init ended its process with exit code 3',
     'no_library: module of library "no_library" does not export that library',
     'not_exported: library "not_exported": the function of worker "x" is not exported',
@@ -190,7 +191,7 @@ test('a library that cannot be loaded is an ERROR in bgw_log', async ({ db, star
   const handle = await db.value<bigint>(`SELECT bgw_launch_sql('SELECT 1')`);
   await controller.saw('worker_exited', { handle: String(handle) });
   const lines = `SELECT severity, message FROM bgw_log WHERE message ~ '^could not load library' ORDER BY message`;
-  await until(async () => (await db.query(lines)).rowCount === 4, { what: 'four lines in bgw_log', deadline: 4000 });
+  await until(async () => (await db.query(lines)).rowCount === 5, { what: 'five lines in bgw_log', deadline: 4000 });
   expect((await db.query(lines)).rows.at(-1)).toEqual({
     severity: 'ERROR',
     message: 'could not load library "throws": init went wrong',

@@ -10,7 +10,7 @@ DECLARE
     other bgw.node;
     all_settled boolean := true;
 BEGIN
-    FOR other IN SELECT * FROM bgw.node WHERE bgw.node.id <> self ORDER BY bgw.node.id FOR NO KEY UPDATE SKIP LOCKED LOOP
+    FOR other IN SELECT * FROM bgw.node WHERE bgw.node.id IS DISTINCT FROM self ORDER BY bgw.node.id FOR NO KEY UPDATE SKIP LOCKED LOOP
         IF bgw.is_dead(other) THEN
             all_settled := bgw.fence_node(other.id) AND all_settled;
         END IF;
@@ -18,13 +18,13 @@ BEGIN
     RETURN all_settled;
 END;
 $$;
-COMMENT ON FUNCTION bgw.fence_dead_nodes(bigint) IS 'Fences every node that is dead.  false: some session of one is still there; call again.';
+COMMENT ON FUNCTION bgw.fence_dead_nodes(bigint) IS 'Fences every node that is dead but self (NULL: none).  false: some session of one is still there; call again.';
 
 CREATE OR REPLACE FUNCTION bgw.is_dead(node bgw.node) RETURNS boolean
 LANGUAGE plpgsql
 AS $$
 BEGIN
-    IF node.fenced OR node.lease_until < bgw.now() THEN
+    IF node.fenced OR node.lease_until < bgw.now() OR node.timeline IS DISTINCT FROM bgw.timeline() THEN
         RETURN true;
     ELSIF EXISTS (SELECT FROM pg_catalog.pg_stat_activity AS live WHERE live.pid = node.control_pid
                   AND coalesce(live.backend_start = node.control_backend_start, true)) THEN
@@ -37,7 +37,8 @@ BEGIN
     RETURN node.control_gone_since < bgw.now() - interval '2 s';
 END;
 $$;
-COMMENT ON FUNCTION bgw.is_dead(bgw.node) IS 'Whether a node is dead: fenced already, its lease over, or its control session gone for two seconds.';
+COMMENT ON FUNCTION bgw.is_dead(bgw.node) IS 'Whether a node is dead: fenced already, its lease over, its control session gone for two seconds, or a node of
+another server: its row came here by replication (I17).';
 
 CREATE OR REPLACE FUNCTION bgw.fence_node(dead bigint) RETURNS boolean
 LANGUAGE plpgsql
@@ -52,7 +53,9 @@ BEGIN
         SELECT CASE WHEN live.backend_start IS NOT NULL THEN live.pid END
         FROM bgw.session JOIN pg_catalog.pg_stat_activity AS live
           ON live.pid = session.pid AND coalesce(live.backend_start = session.backend_start, true)
-        WHERE session.node_id = dead
+        JOIN bgw.node ON node.id = session.node_id
+        -- The sessions of a node of another timeline were sessions of another server: here their pids are somebody else's.
+        WHERE session.node_id = dead AND node.timeline = bgw.timeline()
     LOOP
         all_gone := false;
         PERFORM pg_catalog.pg_terminate_backend(left_pid) WHERE left_pid IS NOT NULL;

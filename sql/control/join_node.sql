@@ -10,6 +10,8 @@ DECLARE
 BEGIN
     -- Two controllers that start at once must not both think that they are the first.
     LOCK TABLE bgw.node IN SHARE ROW EXCLUSIVE MODE;
+    -- Before the question who is first: on a promoted server, nodes of the old primary are dead whatever their lease says.
+    PERFORM bgw.fence_dead_nodes(NULL);
     first_node := NOT bgw.has_live_node();
     INSERT INTO bgw.login (owner) VALUES (bgw.current_owner()) ON CONFLICT DO NOTHING;
     INSERT INTO bgw.node AS node (name, login, control_pid, control_backend_start, lease_until, libraries, max_worker_processes, timeline)
@@ -18,7 +20,6 @@ BEGIN
     FROM pg_catalog.pg_stat_get_activity(pg_catalog.pg_backend_pid()) AS activity
     RETURNING node.id, node.epoch INTO node_id, epoch;
     lease_ms := pg_catalog.date_part('epoch', bgw.lease()) * 1000;
-    PERFORM bgw.fence_dead_nodes(node_id);
     IF first_node THEN
         UPDATE bgw.setting SET setting = nullif(setting.pending, setting.boot_val), pending = NULL
         FROM (SELECT set_before.owner, set_before.name FROM bgw.setting AS set_before WHERE set_before.pending IS NOT NULL FOR NO KEY UPDATE SKIP LOCKED) AS changed
@@ -81,12 +82,7 @@ DECLARE
     started timestamptz;
 BEGIN
     PERFORM bgw.check_node(register_session.node_id, register_session.epoch);
-    SELECT live.backend_start INTO started FROM pg_catalog.pg_stat_activity AS live WHERE live.pid = register_session.pid;
-    IF started IS NULL THEN
-        RAISE EXCEPTION USING ERRCODE = 'WK202',
-            MESSAGE = pg_catalog.format('session %s cannot be registered', register_session.pid),
-            DETAIL = 'The server shows no start time for it: it is gone, or the role of the controller may not see it.';
-    END IF;
+    started := bgw.backend_start(register_session.pid);
     INSERT INTO bgw.session (pid, backend_start, node_id, epoch, owner, database)
     VALUES (register_session.pid, started, register_session.node_id, register_session.epoch, bgw.current_owner(), register_session.database);
     RETURN started;
@@ -95,6 +91,24 @@ $$;
 COMMENT ON FUNCTION bgw.register_session(bigint, integer, integer, text) IS
 'A session of a node, before it runs any user text: exactly the registered ones are terminated when the node is fenced.
 Errors: WK001 the node was fenced, WK202 the session cannot be seen.';
+
+CREATE OR REPLACE FUNCTION bgw.backend_start(pid integer) RETURNS timestamptz
+LANGUAGE plpgsql
+AS $$
+DECLARE
+    started timestamptz;
+BEGIN
+    SELECT live.backend_start INTO started FROM pg_catalog.pg_stat_activity AS live WHERE live.pid = backend_start.pid;
+    IF started IS NULL THEN
+        RAISE EXCEPTION USING ERRCODE = 'WK202',
+            MESSAGE = pg_catalog.format('session %s cannot be registered', backend_start.pid),
+            DETAIL = 'The server shows no start time for it: it is gone, or the role of the controller may not see it.';
+    END IF;
+    RETURN started;
+END;
+$$;
+COMMENT ON FUNCTION bgw.backend_start(integer) IS
+'When a session of a node was opened: with the pid, its identity.  All that can be asked on a standby.  Errors: WK202 the session cannot be seen.';
 
 CREATE OR REPLACE FUNCTION bgw.timeline() RETURNS text
 LANGUAGE sql

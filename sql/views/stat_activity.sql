@@ -18,7 +18,7 @@ AS $$
            bgw.own_settings(process.owner, process.name, worker.library_name, bgw.overrides(worker.settings, process.settings)), process.failures, NULL
     FROM bgw.process LEFT JOIN bgw.worker ON worker.id = process.worker_id
     LEFT JOIN bgw.node ON node.id = process.node_id
-    LEFT JOIN bgw.activity ON activity.process_id = process.id
+    LEFT JOIN bgw.read_activity() AS activity ON activity.process_id = process.id
   UNION ALL
     SELECT NULL, NULL, '{}', NULL, worker.name, 'stopped', last_run.node, NULL, 0,
            last_run.exit_code, last_run.sqlstate, bgw.error_text(last_run.exit_code, last_run.message, last_run.detail, last_run.hint, last_run.context),
@@ -29,6 +29,18 @@ AS $$
     WHERE NOT worker.unregistered AND NOT EXISTS (SELECT FROM bgw.process WHERE process.worker_id = worker.id)
 $$;
 COMMENT ON FUNCTION bgw.stat_workers() IS 'The part of bgw_stat_activity that core lacks, as the reader may see it.';
+
+CREATE OR REPLACE FUNCTION bgw.read_activity() RETURNS SETOF bgw.activity
+LANGUAGE plpgsql STABLE
+AS $$
+BEGIN
+    -- An unlogged table cannot even be planned for on a standby.
+    IF NOT pg_catalog.pg_is_in_recovery() THEN
+        RETURN QUERY SELECT * FROM bgw.activity;
+    END IF;
+END;
+$$;
+COMMENT ON FUNCTION bgw.read_activity() IS 'What TypeScript workers say they are doing, as the reader may see it; nothing on a standby.';
 
 CREATE OR REPLACE FUNCTION bgw.obstacle(process bgw.process, worker bgw.worker) RETURNS text
 LANGUAGE plpgsql STABLE

@@ -27,6 +27,8 @@ BEGIN
         WHERE state = 'idle' AND backend_type = 'client backend'
           AND state_change < pg_catalog.clock_timestamp() - pg_catalog.current_setting('kill_idle.max_idle_time')::interval
           AND NOT EXISTS (SELECT FROM bgw.session WHERE session.pid = pg_stat_activity.pid AND session.backend_start = pg_stat_activity.backend_start)
+          -- On a standby no session can be registered: there the login of a node tells, and the name that its sessions have.
+          AND NOT (pg_catalog.pg_is_in_recovery() AND application_name ~ '^(bgw |bgworker: )' AND EXISTS (SELECT FROM bgw.login WHERE login.owner = usesysid))
           AND NOT EXISTS (SELECT FROM pg_catalog.pg_roles WHERE rolname = usename AND rolsuper)
           AND query !~* '^\s*(listen|notify|select\s+pg_notify)\y'
           AND NOT bgw.is_listed(usename, 'kill_idle.exclude_users')

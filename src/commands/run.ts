@@ -5,9 +5,11 @@ import type { Logger } from 'pino';
 import { Catalog } from '../catalog.ts';
 import { systemClock } from '../clock.ts';
 import { Controller } from '../controller.ts';
-import { loadLibraries } from '../libraries.ts';
+import { isPassing } from '../errors.ts';
+import { earlyOrders, loadLibraries, type LoadedLibrary } from '../libraries.ts';
 import { logTo } from '../log.ts';
 import type { Observation, Observe } from '../observation.ts';
+import type { SettingMessage } from '../sdk/channel.ts';
 
 export interface RunOptions {
   connection: ClientConfig;
@@ -30,20 +32,31 @@ export async function runController(options: RunOptions, signal: AbortSignal): P
     options.observe?.(observation);
   };
   const earlier: Observation[] = [];
-  const libraries = await loadLibraries({
-    directories: libraryDirs,
-    preload: preloadLibraries,
-    settings: await settingsAtStart(connection),
-    observe: (observation) => {
-      observe(observation);
-      earlier.push(observation);
-    },
+  const load = (settings: SettingMessage[]): Promise<LoadedLibrary[]> =>
+    loadLibraries({
+      directories: libraryDirs,
+      preload: preloadLibraries,
+      settings,
+      observe: (observation) => {
+        observe(observation);
+        earlier.push(observation);
+      },
+    });
+  const loadWithSettings = async (): Promise<LoadedLibrary[]> => load(await settingsAtStart(connection));
+  let reloadLibraries: typeof loadWithSettings | undefined;
+  const libraries = await loadWithSettings().catch(async (error: unknown) => {
+    // Without the server there is nothing to do, but for workers of preloaded libraries that do not need it.
+    if (!isPassing(error) || preloadLibraries.length === 0) throw error;
+    reloadLibraries = loadWithSettings;
+    return load([]);
   });
   const controller = new Controller({
     connection,
     nodeName: options.nodeName ?? hostname(),
     maxWorkerProcesses: options.maxWorkerProcesses ?? 8,
     libraries,
+    early: earlyOrders(libraries, String(connection.database)),
+    reloadLibraries,
     earlier,
     clock: systemClock,
     observe,

@@ -16,6 +16,8 @@ const WORKERS = `
   SELECT handle, name, status, node, coalesce(pid, os_pid) AS pid, state, restarts, next_start::timestamptz(0), waiting_for,
          left(split_part(last_error, E'\\n', 1), 60) AS last_error
   FROM public.bgw_stat_activity ORDER BY status = 'stopped', name, handle`;
+const ON_STANDBY = `
+  SELECT name, status, controller_pid, pid, state, waiting_for FROM public.bgw_stat_standby ORDER BY name`;
 const REFRESH_EVERY = 2000;
 const CLEAR_SCREEN = '\u001B[H\u001B[2J';
 
@@ -27,12 +29,20 @@ export async function showStatus({ connection, watch }: StatusOptions): Promise<
     );
     if (rows[0]?.missing) throw notInstalled();
     for (;;) {
-      const text = (await table(client, NODES)) + (await table(client, WORKERS));
+      const text = await describeServer(client);
       process.stdout.write(watch ? `${CLEAR_SCREEN}${new Date().toISOString()}\n\n${text}` : text);
       if (!watch) return;
       await sleep(REFRESH_EVERY);
     }
   });
+}
+
+async function describeServer(client: pg.Client): Promise<string> {
+  const recorded = (await table(client, NODES)) + (await table(client, WORKERS));
+  const { rows } = await client.query<{ standby: boolean }>('SELECT pg_catalog.pg_is_in_recovery() AS standby');
+  if (!rows[0]?.standby) return recorded;
+  const here = await table(client, ON_STANDBY);
+  return `This server is a standby.  What runs here:\n\n${here}What the primary has recorded, as far as it is replayed:\n\n${recorded}`;
 }
 
 async function table(client: pg.Client, text: string): Promise<string> {

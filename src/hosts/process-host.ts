@@ -55,7 +55,7 @@ export class ProcessHost implements Host {
       this.#stopped = true;
       this.#killTimer = setTimeout(() => this.#kill(), this.#context.grace);
     }
-    this.#process.send({ kind: 'signal', signal, ...(settings ? { settings } : {}) });
+    this.#process.send({ kind: 'signal', signal, handle: this.order.handle, ...(settings ? { settings } : {}) });
   }
 
   async #main(): Promise<Exit> {

@@ -4,7 +4,7 @@
  */
 import type { EventQueue } from '../events.ts';
 import type { Observe } from '../observation.ts';
-import type { Exit, SignalOrder, StartOrder } from '../orders.ts';
+import type { Claim, Exit, SignalOrder, StartOrder } from '../orders.ts';
 import type { Host } from './host.ts';
 
 export interface RosterOptions {
@@ -42,6 +42,22 @@ export class Roster {
     else this.#signal(order);
   }
 
+  /** What runs without a claim goes by the names of its claim from now on, if it gets one; else it is not to run here. */
+  adopt(order: StartOrder, claim: Claim | undefined): void {
+    const host = this.#hosts.get(order.run_id);
+    if (!host) return;
+    if (claim) {
+      this.#hosts.delete(order.run_id);
+      Object.assign(order, claim);
+      this.#hosts.set(order.run_id, host);
+    } else {
+      const { handle, name } = order;
+      const reason = 'is ended here: another node runs it, or it is not to run';
+      this.#options.observe({ kind: 'worker_killed', handle, name, reason });
+      host.signal({ signal: 'SIGTERM' });
+    }
+  }
+
   /** Ends every run but these. */
   keep(runIds: readonly string[]): void {
     for (const [runId, host] of this.#hosts) if (!runIds.includes(runId)) host.signal({ signal: 'SIGTERM' });
@@ -60,11 +76,10 @@ export class Roster {
   }
 
   #start(order: StartOrder): void {
-    const { run_id } = order;
     const host = this.#options.createHost(order);
-    this.#hosts.set(run_id, host);
+    this.#hosts.set(order.run_id, host);
     void host.ended.then((exit) => {
-      this.#hosts.delete(run_id);
+      this.#hosts.delete(order.run_id);
       this.#report(order, exit);
     });
   }

@@ -4,7 +4,7 @@
  * Next: sql/control/report.sql with what this reports.
  */
 import { backOff } from '../clock.ts';
-import { describeError } from '../errors.ts';
+import { describeError, isPassing } from '../errors.ts';
 import type { Severity } from '../observation.ts';
 import type { Exit, SettingValue, SignalOrder, StartOrder } from '../orders.ts';
 import { endStatement } from '../sessions/cancel.ts';
@@ -217,10 +217,4 @@ export class SqlHost implements Host {
       error,
     });
   };
-}
-
-/** Whether a session may be had later: the server is starting, full, or cannot be reached. */
-function isPassing(error: unknown): boolean {
-  const { code } = describeError(error);
-  return code === undefined || /^(57P0[123]|53300|WK202|E[A-Z]+|08...)$/.test(code);
 }

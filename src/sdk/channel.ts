@@ -65,7 +65,13 @@ export interface WorkerStart {
 export type ToWorker =
   | WorkerStart
   | { kind: 'init'; library: string; name: string; preloaded: boolean; settings: SettingMessage[] }
-  | { kind: 'signal'; signal: 'SIGHUP' | 'SIGTERM' | 'SIGINT' | 'SIGUSR1'; settings?: SettingMessage[] }
+  | {
+      kind: 'signal';
+      signal: 'SIGHUP' | 'SIGTERM' | 'SIGINT' | 'SIGUSR1';
+      /** A worker that was started before the database could be reached gets its handle later. */
+      handle: string;
+      settings?: SettingMessage[];
+    }
   | { kind: 'registered'; pid: number };
 
 export type ToController =

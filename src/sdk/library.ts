@@ -54,7 +54,10 @@ export interface WorkerOptions {
    * the shared-memory host of its node; when one of these crashes, all are started again.
    */
   flags?: readonly ('backend_database_connection' | 'interruptible' | 'shmem_access')[];
-  /** Default recovery_finished. */
+  /**
+   * Default recovery_finished.  consistent_state: with autostart, also on a standby, where its sessions are read-only.
+   * postmaster_start: with autostart and --preload-library, before the database can be reached; needs `flags: []`.
+   */
   startTime?: 'postmaster_start' | 'consistent_state' | 'recovery_finished';
   /** Seconds after a failure until it starts again; null: never. Default 60. */
   restartTime?: number | null;
@@ -106,7 +109,7 @@ export function defineLibrary(name: string, init: (init: Init) => void): Library
   return { name, init };
 }
 
-/** Runs the init of a library and collects what it defines. Errors: WK111 it is not a library, WK112 a function is not exported. */
+/** Runs the init of a library and collects what it defines. Errors: WK111 it is not a library, WK112 a function is not exported, 22023 a worker cannot be. */
 export function runInit(module: Record<string, unknown>, { name, preloaded, values }: InitOptions): Definitions {
   const library = module['default'] as Partial<Library> | undefined;
   if (typeof library?.init !== 'function' || library.name !== name) {
@@ -179,14 +182,21 @@ function workerOf(options: WorkerOptions, libraryName: string, module: Record<st
       hint: 'Export it by name: its process has to find it.',
     });
   }
-  const { restartTime = 60, autostart = false } = options;
+  const { restartTime = 60, autostart = false, flags = ['backend_database_connection'] } = options;
+  // As the check of the catalog; a worker that starts before the catalog can be reached is checked here only.
+  if (options.startTime === 'postmaster_start' && flags.includes('backend_database_connection')) {
+    throw new BgwError('22023', {
+      message: `worker "${options.name}": cannot request database access if starting at postmaster start`,
+      hint: 'Register it with flags: [].',
+    });
+  }
   return {
     name: options.name,
     type: options.type,
     library_name: libraryName,
     function_name: exported[0],
     main_arg: options.mainArg,
-    flags: options.flags ?? ['backend_database_connection'],
+    flags,
     start_time: options.startTime ?? 'recovery_finished',
     restart_time: seconds(restartTime),
     restart_time_max: seconds(options.restartTimeMax),

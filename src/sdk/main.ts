@@ -22,7 +22,7 @@ port.onMessage((message) => {
       void init(message);
       return;
     case 'signal':
-      worker?.deliver(message.signal, message.settings);
+      worker?.deliver(message.signal, message);
       return;
     case 'registered':
       registrations.get(message.pid)?.();

@@ -46,21 +46,20 @@ const MILLISECONDS: Record<string, number> = { us: 0.001, ms: 1, s: 1000, min: 6
 export class Worker {
   /** Name of the worker, as in bgw_stat_activity. */
   readonly name: string;
-  /** Its handle, as bgw_launch returned it. */
-  readonly handle: string;
   /** Set by every signal, by a reload and by bgw_set_latch. */
   readonly latch: Latch = new Latch();
   readonly #context: WorkerContext;
   readonly #spi: SpiSession;
   readonly #handlers = new Map<WorkerSignal, (() => void)[]>();
   readonly #cleanups: (() => Promise<void> | void)[] = [];
+  #handle: string;
   #settings: Map<string, SettingMessage>;
   #shutdownRequested = false;
 
   /** @internal */
   constructor(context: WorkerContext) {
     this.name = context.name;
-    this.handle = context.handle;
+    this.#handle = context.handle;
     this.#context = context;
     this.#settings = byName(context.settings);
     this.#spi = new SpiSession(
@@ -71,6 +70,11 @@ export class Worker {
         notice: (message) => this.ereport('NOTICE', message),
       },
     );
+  }
+
+  /** Its handle, as bgw_launch returned it.  Negative while it has none: on a standby, and before the database can be reached. */
+  get handle(): string {
+    return this.#handle;
   }
 
   /** Whether SIGTERM has come: finish, and return. */
@@ -162,9 +166,13 @@ export class Worker {
   }
 
   /** @internal A signal has come. */
-  deliver(signal: WorkerSignal, settings?: readonly SettingMessage[]): void {
+  deliver(
+    signal: WorkerSignal,
+    { handle, settings }: { handle?: string; settings?: readonly SettingMessage[] } = {},
+  ): void {
     if (signal === 'SIGTERM')
       this.#requestShutdown(`terminating background worker "${this.name}" due to administrator command`);
+    if (handle !== undefined) this.#handle = handle;
     if (settings) this.#settings = byName(settings);
     for (const handler of this.#handlers.get(signal) ?? []) handler();
     this.latch.set();

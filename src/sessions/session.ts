@@ -102,6 +102,7 @@ export class Session {
 
   /** Drops the connection, whatever runs behind it. */
   abandon(): void {
+    this.alive = false;
     streamOf(this.#client).destroy();
   }
 
