@@ -101,17 +101,20 @@ test('a standby runs the consistent_state workers of the replicated catalog, rea
   expect(failure.error).toMatchObject({ code: '25006' });
   await until(() => exits(controller, 'writer') >= 2, { what: 'a second failure, after the restart time' });
   await controller.saw('worker_exited', { name: 'early_failing' });
-  expect(started(controller)).toEqual(['beat', 'early', 'early_failing', 'kill_idle', 'sleeper', 'writer']);
   await until(() => said(controller, 'early').includes('replicated, without a handle'));
+  expect(started(controller)).toEqual(['beat', 'early', 'early_failing', 'kill_idle', 'sleeper', 'writer']);
   expect(
     controller.observations.filter((seen) => seen.kind === 'worker_started' && seen.name === 'early'),
   ).toHaveLength(1);
 
   // kill_idle ends a guest and nobody of the node.
+  const own = await standby.session('app');
+  await own.query(`SET application_name = 'bgw worker'`);
   const guest = await standby.session('guest');
   const ended = new Promise((resolve) => guest.once('end', resolve));
   await guest.query('SELECT 1');
   await ended;
+  await own.query(`SET application_name = 'alive'`);
   expect(controller.observations.some(({ kind }) => kind === 'connection_lost')).toBe(false);
 
   expect(await standbyStatus(standby)).toMatchObject({

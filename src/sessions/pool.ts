@@ -5,6 +5,7 @@
  */
 import type { ClientConfig } from 'pg';
 import type { Clock } from '../clock.ts';
+import { BgwError } from '../errors.ts';
 import { Session, type SessionRegistry, workerOptions } from './session.ts';
 
 export interface PoolOptions {
@@ -44,6 +45,8 @@ export class Pool {
   #opening = 0;
   #growTimer: NodeJS.Timeout | undefined;
   #closing = false;
+  /** How often every connection was dropped. */
+  #abandonments = 0;
 
   constructor(options: PoolOptions) {
     this.#options = options;
@@ -97,6 +100,7 @@ export class Pool {
 
   /** Drops every connection: what runs behind them is ended by whoever takes over, or notices by itself. */
   abandon(): void {
+    this.#abandonments += 1;
     for (const session of this.#sessions) session.abandon();
   }
 
@@ -160,8 +164,10 @@ export class Pool {
     const database = this.#waiting[this.#opening]?.database;
     if (database === undefined) return;
     this.#opening += 1;
+    const before = this.#abandonments;
     try {
       const session = await Session.open(this.#configOf(database), this.#options.server);
+      if (before !== this.#abandonments) throw abandoned(session);
       this.#sessions.add(session);
       void session.closed.then(() => this.#forget(session));
       this.#opening -= 1;
@@ -190,4 +196,10 @@ export class Pool {
   async #discard(session: Session): Promise<void> {
     await session.close();
   }
+}
+
+/** It was opened, and registered, for a node that is no more. */
+function abandoned(session: Session): BgwError {
+  session.abandon();
+  return new BgwError('57P01', { message: 'the sessions of the node were given up' });
 }
