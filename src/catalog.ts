@@ -181,13 +181,16 @@ export class Catalog implements Signaller {
     return found ? decodeStandbyWorkers(found) : undefined;
   }
 
-  /** In how many milliseconds a worker that ended on a standby starts again; null: never. */
-  async standbyRestart(workerId: string, exitCode: number | null): Promise<number | null> {
-    const row = await this.#row<{ ms: number | null }>('SELECT bgw.standby_restart_ms($1, $2) AS ms', [
-      workerId,
-      exitCode,
-    ]);
-    return row?.ms ?? null;
+  /** In how many milliseconds a worker that ended on a standby starts again, null: never; and its failures in a row. */
+  async standbyRestart(
+    workerId: string,
+    ended: { exitCode: number | null; ranMs: number; failures: number },
+  ): Promise<{ waitMs: number | null; failures: number }> {
+    const { wait_ms, failures } = await this.#row<{ wait_ms: number | null; failures: number }>(
+      'SELECT * FROM bgw.standby_restart($1, $2, $3, $4)',
+      [workerId, ended.exitCode, ended.ranMs, ended.failures],
+    );
+    return { waitMs: wait_ms, failures };
   }
 
   /** Whether this session now holds the lock of a worker on a standby. */

@@ -32,6 +32,9 @@ interface Entry {
   ending: boolean;
   /** By the monotonic clock; Infinity: it is done, or may not run here. */
   startsAt: number;
+  startedAt: number;
+  /** In a row. */
+  failures: number;
   /** That another controller runs it is said once. */
   saidTaken: boolean;
 }
@@ -66,10 +69,13 @@ export class Standby {
     const { catalog, clock } = this.#options;
     const [id, entry] = [...this.#entries].find(([, { runId }]) => runId === run_id) ?? [];
     if (id === undefined || !entry) return;
-    const restart = await catalog.standbyRestart(id, exit_code);
+    const { startedAt, failures } = entry;
+    const ranMs = clock.monotonic() - startedAt;
+    const restart = await catalog.standbyRestart(id, { exitCode: exit_code, ranMs, failures });
     await catalog.unlockWorker(id);
     entry.runId = undefined;
-    entry.startsAt = restart === null ? Infinity : clock.monotonic() + restart;
+    entry.failures = restart.failures;
+    entry.startsAt = restart.waitMs === null ? Infinity : clock.monotonic() + restart.waitMs;
     if (entry.ending) this.#entries.delete(id);
   }
 
@@ -100,10 +106,19 @@ export class Standby {
   }
 
   async #add(worker: StandbyWorker): Promise<Entry> {
-    const { catalog, running } = this.#options;
+    const { catalog, clock, running } = this.#options;
     const runId = running.find(({ name }) => name === worker.name)?.run_id;
     if (runId !== undefined) await catalog.lockWorker(worker.id);
-    const entry = { worker, known: '', runId, ending: false, startsAt: 0, saidTaken: false };
+    const entry = {
+      worker,
+      known: '',
+      runId,
+      ending: false,
+      startsAt: 0,
+      startedAt: clock.monotonic(),
+      failures: 0,
+      saidTaken: false,
+    };
     this.#entries.set(worker.id, entry);
     return entry;
   }
@@ -118,6 +133,7 @@ export class Standby {
       if (!worker.startable || (takesSlot && left === 0) || !(await this.#mayRun(entry))) continue;
       if (takesSlot) left -= 1;
       entry.runId = localRunId();
+      entry.startedAt = this.#options.clock.monotonic();
       const { id, startable: _startable, ...definition } = worker;
       orders.push({ kind: 'start', handle: handleOf(id), run_id: entry.runId, ...definition });
     }

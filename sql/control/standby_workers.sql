@@ -1,4 +1,4 @@
--- bgw.standby_workers, standby_restart_ms: what a controller runs while its server is a standby, from the replicated catalog.
+-- bgw.standby_workers, standby_restart: what a controller runs while its server is a standby, from the replicated catalog.
 -- Called by src/standby.ts through src/catalog.ts, every two seconds.  Nothing is written, so there is no node, epoch or claim to check.
 -- A start order has the fields of those of claim_startable: keep the two in step.
 
@@ -26,11 +26,19 @@ COMMENT ON FUNCTION bgw.standby_workers(text[]) IS
 'The workers of this login that run on a standby and its settings: {workers: [{id, name, command, ..., startable, overrides?}], settings: [...]}.
 libraries: those that the controller has loaded.  NULL: the server is no standby.';
 
-CREATE OR REPLACE FUNCTION bgw.standby_restart_ms(worker_id bigint, exit_code integer) RETURNS double precision
-LANGUAGE sql STABLE
+CREATE OR REPLACE FUNCTION bgw.standby_restart(worker_id bigint, exit_code integer, ran_ms double precision, INOUT failures integer, OUT wait_ms double precision)
+LANGUAGE plpgsql STABLE
 AS $$
-    SELECT pg_catalog.date_part('epoch', bgw.next_start(standby_restart_ms.exit_code, worker.restart_time, 'epoch')) * 1000
-    FROM bgw.worker WHERE worker.id = standby_restart_ms.worker_id
+DECLARE
+    worker bgw.worker;
+BEGIN
+    SELECT * INTO worker FROM bgw.worker WHERE bgw.worker.id = standby_restart.worker_id;
+    failures := CASE WHEN exit_code = 0 THEN 0 ELSE bgw.failures_in_a_row(failures, ran_ms * interval '1 ms', worker.healthy_time) END;
+    IF failures < worker.failure_limit OR worker.failure_limit IS NULL THEN
+        wait_ms := pg_catalog.date_part('epoch', bgw.next_start(exit_code, bgw.restart_delay(worker.restart_time, worker.restart_time_max, failures, pg_catalog.random()), 'epoch')) * 1000;
+    END IF;
+END;
 $$;
-COMMENT ON FUNCTION bgw.standby_restart_ms(bigint, integer) IS
-'In how many milliseconds a worker that ended on a standby starts again, by the rule of bgw.next_start.  NULL: never.';
+COMMENT ON FUNCTION bgw.standby_restart(bigint, integer, double precision, integer) IS
+'In how many milliseconds a worker that ended on a standby starts again, by the rule of settle_exits.  NULL: never.
+failures: how many in a row before, and with this one: there is no history to count those of failure_window in.';
