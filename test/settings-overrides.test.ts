@@ -299,6 +299,14 @@ test('a check hook never runs with the rights of anybody but its owner', async (
   attempts.push(`SELECT bgw_define_setting('hers.word', 'other', check_hook => 'alice.trap')`);
   for (const attempt of attempts) await expect(superuser.query(attempt), attempt).rejects.toMatchObject(refused);
   await superuser.query('RESET ROLE');
+  // A member of the owner has rights of its own to lose.
+  const bob = `${db.name}_bob`;
+  await onServer(`CREATE ROLE ${bob} IN ROLE ${alice.name}`);
+  await superuser.query(`SET SESSION AUTHORIZATION ${bob}`);
+  for (const attempt of attempts.slice(0, 2))
+    await expect(superuser.query(attempt), attempt).rejects.toMatchObject(refused);
+  await superuser.query('RESET SESSION AUTHORIZATION');
+  await onServer(`DROP ROLE ${bob}`);
   // What needs no hook goes on.
   expect(await superuser.query(`SELECT bgw_reset_config('hers.word') AS shown`)).toMatchObject({
     rows: [{ shown: 'boot' }],

@@ -4,8 +4,10 @@
  * The message texts are those of PostgreSQL 18; on other versions value, acceptance and SQLSTATE are compared.
  */
 import * as fc from 'fast-check';
+import pg from 'pg';
 import { expect } from 'vitest';
 import { test } from './support/database.ts';
+import { until } from './support/until.ts';
 
 /** What one side made of one text: a value, or an error. */
 interface Answer {
@@ -166,6 +168,66 @@ for (const [parameter, inputs] of CASES) {
     expect(differing).toEqual([]);
   });
 }
+
+/** In the units of which a session can set no parameter, or none that reads back. They have no effect in the test server. */
+const SERVER_WIDE = ['checkpoint_warning', 'log_rotation_age', 'max_slot_wal_keep_size']; // s, min, MB with -1
+const SERVER_WIDE_TEXTS = [
+  ...'-1 0 1 59 60 90 1440 3600 86400 0x10 010 1e3 2.5 3.5 1.5min 1.5h 0.5d 2d 36h 1500ms 90s 30.1GB 1TB 2048kB'.split(
+    ' ',
+  ),
+  ...'1.5TB 1048576B 700kB 1h 25d -5 99999999999 5KB 5 abc'.split(' '),
+  ...[' 7 s ', '8\tMB', '9 min '],
+];
+
+test(`settings like ${SERVER_WIDE.join(', ')} take and show what PostgreSQL takes and shows`, async ({ db }) => {
+  await db.query(COMPARE);
+  const exact = await db.value<boolean>(`SELECT current_setting('server_version_num')::integer / 10000 = 18`);
+  const reload = async (): Promise<void> => {
+    const before = await db.value('SELECT pg_conf_load_time()::text');
+    await db.query('SELECT pg_reload_conf()');
+    await until(() => db.value('SELECT pg_conf_load_time()::text <> $1', [before]));
+  };
+  const theirs = async (parameter: string, text: string): Promise<Answer> => {
+    try {
+      await db.query(`ALTER SYSTEM SET ${parameter} = ${pg.escapeLiteral(text)}`);
+      return {};
+    } catch (error) {
+      const { code = '', message, hint = '' } = error as pg.DatabaseError;
+      return { code, message, hint };
+    }
+  };
+  try {
+    for (const text of SERVER_WIDE_TEXTS) {
+      const answers = new Map<string, Answer>();
+      for (const parameter of SERVER_WIDE) answers.set(parameter, await theirs(parameter, text));
+      if ([...answers.values()].some(({ code }) => code === undefined)) await reload();
+      const { rows } = await db.query<{ name: string; ours: Answer; setting: string; shown: string }>(
+        `SELECT name, units_test.ours(parameter, $2) AS ours, setting, current_setting(name) AS shown
+         FROM pg_settings AS parameter WHERE name = ANY ($1)`,
+        [SERVER_WIDE, text],
+      );
+      for (const { name, ours, setting, shown } of rows) {
+        const answer = answers.get(name)?.code === undefined ? { setting, shown } : (answers.get(name) ?? {});
+        if (differs(ours, answer, { exact, errorsOnly: false })) expect({ name, text, ...ours }).toEqual(answer);
+      }
+      expect(rows).toHaveLength(SERVER_WIDE.length);
+    }
+  } finally {
+    for (const parameter of SERVER_WIDE) await db.query(`ALTER SYSTEM RESET ${parameter}`);
+    await reload();
+  }
+});
+
+test('what is shown is read as the same value, in every unit', async ({ db }) => {
+  const { rows } = await db.query(
+    `SELECT vartype, unit, value, bgw.show_setting(vartype, unit, value) AS shown
+     FROM unnest($1::text[]) AS unit, unnest($2::text[]) AS given, (VALUES ('integer'), ('real')) AS type (vartype),
+          bgw.parse_setting('a.b', vartype, unit, NULL, NULL, NULL, given) AS value
+     WHERE bgw.parse_setting('a.b', vartype, unit, NULL, NULL, NULL, bgw.show_setting(vartype, unit, value)) <> value`,
+    [RIGHT_UNITS, '-2147483648 -90 -1 0 1 7 59 60 999 1000 1024 1440 3600 86400 90000 123456'.split(' ')],
+  );
+  expect(rows).toEqual([]);
+});
 
 test('a null value is refused', async ({ db }) => {
   await expect(
