@@ -22,7 +22,7 @@ BEGIN
     END IF;
     -- COLLATE "C": only ASCII letters have two cases (a Turkish locale would break FRI).
     words := pg_catalog.array_remove(pg_catalog.string_to_array(
-        pg_catalog.translate(pg_catalog.lower(schedule COLLATE "C"), E'\t\n\v\f\r', '     '), ' '), '');
+        pg_catalog.translate(pg_catalog.lower(schedule COLLATE "C"), E'\t\n\x0B\f\r', '     '), ' '), '');
 
     IF words[1] IN ('@reboot', '@restart') AND pg_catalog.cardinality(words) = 1 THEN
         RETURN '{}';
