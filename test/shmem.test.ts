@@ -4,22 +4,28 @@ import { join } from 'node:path';
 import { findPackageRoot } from '../src/package-root.ts';
 import { Locks } from '../src/sdk/locks.ts';
 import {
+  type ControllerProcess,
   expect,
   nothingLeft,
   spawnController,
   test as controllerTest,
-  type TestController,
 } from './support/controller.ts';
 import type { TestDatabase } from './support/database.ts';
 import { until } from './support/until.ts';
 
 const libraries = join(findPackageRoot(), 'test', 'fixtures', 'shared-memory');
 
-/** A node with the workers of these tests. */
-const test = controllerTest.extend<{ controller: TestController }>({
-  controller: async ({ startController }, use) => {
-    await use(await startController({ libraryDirs: [libraries] }));
-  },
+/** Each test has a node with the workers of these tests, as its users have it: a process. */
+const test = controllerTest.extend<{ node: ControllerProcess }>({
+  node: [
+    async ({ db }, use) => {
+      const node = await spawnController(db, ['--library-dir', libraries]);
+      await use(node);
+      await node.end('SIGTERM');
+      await nothingLeft(db);
+    },
+    { auto: true },
+  ],
 });
 
 async function launch(db: TestDatabase, name: string, arg: unknown = null): Promise<bigint> {
@@ -89,7 +95,7 @@ async function osPidOf(db: TestDatabase, handle: bigint): Promise<number> {
   return (await attempt(db, handle))['os_pid'] as number;
 }
 
-test('workers of one node are threads of one process and share its memory', async ({ db, controller }) => {
+test('workers of one node are threads of one process and share its memory', async ({ db }) => {
   const [first, second] = [await launch(db, 'shared_adder', 300), await launch(db, 'shared_adder', 300)];
   const keeper = await start(db, 'shared_keeper', /starts/);
   const again = await start(db, 'shared_once', /starts/);
@@ -105,13 +111,9 @@ test('workers of one node are threads of one process and share its memory', asyn
   expect(await osPidOf(db, again)).toBe(osPid);
   const title = await readFile(`/proc/${osPid}/cmdline`, 'utf8');
   expect(title).toMatch(/^bgworker: shared memory/);
-  await controller.saw('worker_exited', { handle: String(first), exitCode: 0 });
 });
 
-test('segments outlive their workers; another size is refused, and names and sizes that cannot be', async ({
-  db,
-  controller,
-}) => {
+test('segments outlive their workers; another size is refused, and names and sizes that cannot be', async ({ db }) => {
   const keeper = await start(db, 'shared_keeper', /starts/);
   await db.query('SELECT bgw_terminate($1::bigint)', [keeper]);
   await ended(db, keeper);
@@ -154,10 +156,9 @@ test('segments outlive their workers; another size is refused, and names and siz
       message: 'lock "the lock": -1 ms is outside the valid range for a timeout (0 .. 2147483647)',
     },
   ]);
-  expect(controller.observations.some(({ kind }) => kind === 'worker_killed')).toBe(false);
 });
 
-test('a worker without the flag is told so, and a command cannot have it', async ({ db, controller }) => {
+test('a worker without the flag is told so, and a command cannot have it', async ({ db }) => {
   const handle = await launch(db, 'shared_without_flag', [['segment', 'keeper', 8]]);
   expect(await ended(db, handle)).toMatchObject({ status: 'done' });
   expect(await said(db, handle)).toEqual([
@@ -167,7 +168,6 @@ test('a worker without the flag is told so, and a command cannot have it', async
       hint: 'Register it with the flag "shmem_access".',
     },
   ]);
-  await controller.saw('worker_exited', { handle: String(handle) });
   const flags = '{backend_database_connection,shmem_access}';
   const refused = {
     code: '22023',
@@ -180,37 +180,37 @@ test('a worker without the flag is told so, and a command cannot have it', async
   ).rejects.toMatchObject(refused);
 });
 
-test('a lock is granted first come, first served: a waiting exclusive is not overtaken by a later shared', () => {
-  const locks = new Locks();
-  const held: string[] = [];
-  const acquire = (as: string, mode: 'exclusive' | 'shared'): (() => void) =>
-    locks.acquire('lock', mode, () => void held.push(as));
-  const first = acquire('first', 'shared');
-  const second = acquire('second', 'shared');
-  const third = acquire('third', 'exclusive');
-  const fourth = acquire('fourth', 'shared');
-  acquire('fifth', 'shared');
-  expect(held).toEqual(['first', 'second']);
-  first();
-  first();
-  expect(held).toEqual(['first', 'second']);
-  second();
-  expect(held).toEqual(['first', 'second', 'third']);
-  const sixth = acquire('sixth', 'exclusive');
-  acquire('seventh', 'shared');
-  third();
-  expect(held).toEqual(['first', 'second', 'third', 'fourth', 'fifth']);
-  sixth(); // gives its place in the queue back: the one behind it shares with the holders
-  expect(held.at(-1)).toBe('seventh');
-  fourth();
-  acquire('another lock', 'exclusive');
-  expect(held.at(-1)).toBe('seventh');
-});
+controllerTest(
+  'a lock is granted first come, first served: a waiting exclusive is not overtaken by a later shared',
+  () => {
+    const locks = new Locks();
+    const held: string[] = [];
+    const acquire = (as: string, mode: 'exclusive' | 'shared'): (() => void) =>
+      locks.acquire('lock', mode, () => void held.push(as));
+    const first = acquire('first', 'shared');
+    const second = acquire('second', 'shared');
+    const third = acquire('third', 'exclusive');
+    const fourth = acquire('fourth', 'shared');
+    acquire('fifth', 'shared');
+    expect(held).toEqual(['first', 'second']);
+    first();
+    first();
+    expect(held).toEqual(['first', 'second']);
+    second();
+    expect(held).toEqual(['first', 'second', 'third']);
+    const sixth = acquire('sixth', 'exclusive');
+    acquire('seventh', 'shared');
+    third();
+    expect(held).toEqual(['first', 'second', 'third', 'fourth', 'fifth']);
+    sixth(); // gives its place in the queue back: the one behind it shares with the holders
+    expect(held.at(-1)).toBe('seventh');
+    fourth();
+    acquire('another lock', 'exclusive');
+    expect(held.at(-1)).toBe('seventh');
+  },
+);
 
-test('locks exclude and share between workers, and go on to the next when a holder ends or throws', async ({
-  db,
-  controller,
-}) => {
+test('locks exclude and share between workers, and go on to the next when a holder ends or throws', async ({ db }) => {
   const locker = (as: string, mode: string, line: RegExp): Promise<bigint> =>
     start(db, 'shared_locker', line, { as, mode });
   const release = (handle: bigint): Promise<unknown> => db.query('SELECT bgw_set_latch($1::bigint)', [handle]);
@@ -235,13 +235,9 @@ test('locks exclude and share between workers, and go on to the next when a hold
   const last = await locker('e', 'exclusive', /e has it/);
   await release(last);
   expect(await ended(db, last)).toMatchObject({ status: 'done' });
-  await controller.saw('worker_exited', { handle: String(last) });
 });
 
-test("a wait for a lock ends with its timeout and with SIGTERM, and is then in nobody's way", async ({
-  db,
-  controller,
-}) => {
+test("a wait for a lock ends with its timeout and with SIGTERM, and is then in nobody's way", async ({ db }) => {
   const holder = await start(db, 'shared_locker', /has it/, { as: 'holder', mode: 'shared' });
   const hurried = await launch(db, 'shared_locker', { as: 'hurried', mode: 'exclusive', timeout: 50 });
   expect(await ended(db, hurried)).toMatchObject({
@@ -256,12 +252,10 @@ test("a wait for a lock ends with its timeout and with SIGTERM, and is then in n
   expect(await ended(db, waiter)).toMatchObject({ status: 'cancelled', sqlstate: '57P01' });
   await saidBy(db, behind, /behind has it/);
   expect(await attempt(db, holder)).toMatchObject({ restarts: 0, status: 'started' });
-  expect(controller.observations.some(({ kind }) => kind === 'worker_killed')).toBe(false);
 });
 
 test('a crash of one ends all, zeroes the segments and starts all again at once; other workers do not notice', async ({
   db,
-  controller,
 }) => {
   const crashing = await start(db, 'shared_keeper', /starts/);
   const innocent = await start(db, 'shared_keeper', /starts/);
@@ -313,7 +307,7 @@ test('a crash of one ends all, zeroes the segments and starts all again at once;
     });
   }
   expect(await Promise.all(others.map((handle) => attempt(db, handle)))).toEqual(before);
-  expect(controller.observations.filter(({ kind }) => kind === 'worker_exited')).toHaveLength(5);
+  expect(await db.value('SELECT count(*)::int FROM bgw_run_history')).toBe(5);
 });
 
 /** What a keeper has counted, one number a start. */
@@ -325,7 +319,6 @@ async function starts(db: TestDatabase, handle: bigint): Promise<number[]> {
 
 test('a worker that crashes each time is given up by its own limit; who is taken along has not failed', async ({
   db,
-  controller,
 }) => {
   await db.query(
     `SELECT bgw_register(name, library_name => 'shared', function_name => fn, flags => '{backend_database_connection,shmem_access}',
@@ -337,27 +330,24 @@ test('a worker that crashes each time is given up by its own limit; who is taken
   expect(await ended(db, fragile)).toMatchObject({ exit_code: 77, status: 'failed' });
   await restarted(db, sturdy, 2);
   expect(await db.value('SELECT failures FROM bgw.process WHERE id = $1', [sturdy])).toBe(0);
-  expect(
-    controller.observations.filter((seen) => seen.kind === 'worker_exited' && seen.name === 'fragile'),
-  ).toHaveLength(2);
+  expect(await db.value(`SELECT count(*)::int FROM bgw_run_history WHERE name = 'fragile'`)).toBe(2);
 });
 
-test('bgw_terminate ends a thread that ignores SIGTERM by force, and with it what it held', async ({
-  db,
-  controller,
-}) => {
+test('bgw_terminate ends a thread that ignores SIGTERM by force, and with it what it held', async ({ db }) => {
   const busy = await start(db, 'shared_busy', /busy has it/);
   const keeper = await start(db, 'shared_keeper', /starts/);
   await db.query('SELECT bgw_terminate($1::bigint)', [busy]);
   expect(await ended(db, busy)).toMatchObject({ status: 'cancelled', exit_code: null, sqlstate: '57P01' });
-  await controller.saw('worker_killed', { handle: String(busy) });
+  await saidBy(db, busy, /did not end within its grace after SIGTERM and was killed/);
   await restarted(db, keeper);
   expect(await lastRun(db, keeper)).toMatchObject({ detail: 'Background worker "shared_busy" was killed.' });
   await start(db, 'shared_locker', /has it/, { as: 'next', mode: 'exclusive' });
 });
 
-test('a controller that stops ends its threads as it ends processes, and their process with them', async ({ db }) => {
-  const node = await spawnController(db, ['--library-dir', libraries]);
+test('a controller that stops ends its threads as it ends processes, and their process with them', async ({
+  db,
+  node,
+}) => {
   const keeper = await start(db, 'shared_keeper', /starts/);
   const osPid = await osPidOf(db, keeper);
   expect(await node.end('SIGTERM')).toBe(0);
@@ -366,8 +356,7 @@ test('a controller that stops ends its threads as it ends processes, and their p
   await nothingLeft(db);
 });
 
-test('the death of the controller ends the process within a second, whatever its threads do', async ({ db }) => {
-  const node = await spawnController(db, ['--library-dir', libraries]);
+test('the death of the controller ends the process within a second, whatever its threads do', async ({ db, node }) => {
   const busy = await start(db, 'shared_busy', /busy has it/);
   await start(db, 'shared_keeper', /starts/);
   const osPid = await osPidOf(db, busy);
