@@ -9,6 +9,7 @@
 \ir compute/restart.sql            -- how an attempt ended, and when to start again
 \ir compute/parse_schedule.sql      -- the text of a schedule -> its parsed form, or one clear error
 \ir compute/cron.sql               -- parsed schedule -> next time
+\ir compute/schedule_policy.sql    -- the words of overlap and missed, and the next due time of a schedule
 \ir compute/check_worker.sql       -- one validator for every way a definition arrives
 \ir lookup/effective.sql           -- settings, nap time, database as they are now
 \ir lookup/standby.sql            -- what belongs on a standby, and the lock that says it runs
@@ -20,6 +21,8 @@
 \ir api/check_setting.sql          -- names, prefixes, values and check hooks; settings of one worker
 \ir api/interrupt.sql              -- bgw_interrupt_database: make room for DROP DATABASE and its like
 \ir api/next_run.sql               -- bgw_next_run, bgw_schedule_preview, bgw_schedule_validate
+\ir api/define_schedule.sql        -- the row of a schedule, its worker, its validator
+\ir api/schedule.sql               -- bgw_schedule and its like: launch by the clock
 \ir control/check_node.sql         -- refuse a stale node, renew the lease of a live one
 \ir control/join_node.sql          -- bgw.join_node, resume_node, leave_node, register_session
 \ir control/define_library.sql     -- what the init of a library defines
@@ -29,6 +32,7 @@
 \ir control/settle_exits.sql       -- attempts that ended -> history, restart or gone
 \ir control/claim_startable.sql    -- who starts now, on this node
 \ir control/deliver_signals.sql    -- what users sent to this node's processes
+\ir control/tick_schedules.sql     -- what is due: launched, coalesced, skipped or missed
 \ir control/cover_databases.sql    -- scope every_database: databases that came and went
 \ir control/interrupt_databases.sql -- what a node has to leave alone for a while
 \ir control/complete_run.sql       -- mode atomic: completion in the transaction of the command
@@ -37,6 +41,7 @@
 \ir control/standby_workers.sql    -- what a controller runs while its server is a standby
 \ir views/stat_activity.sql        -- bgw_stat_activity: what every worker is doing
 \ir views/run_history.sql          -- bgw_run_history, bgw_log: how it went, what was said
+\ir views/schedules.sql            -- bgw_schedules, bgw_schedule_history: what is launched by the clock
 \ir views/settings.sql             -- bgw_settings: like pg_settings
 \ir views/nodes.sql                -- bgw_nodes: who runs the workers
 \ir views/standby.sql              -- bgw_stat_standby: what runs on this standby

@@ -166,7 +166,11 @@ test('the functions of nodes do nothing for such a role', async ({ db, alice }) 
     `bgw.deliver_signals(${node})`,
     `bgw.keep_house()`,
     `bgw.trim()`,
-    `bgw.partition_history('2030-01-01')`,
+    `bgw.partition_by_day('run', 'finished_at', '2030-01-01')`,
+    `bgw.tick_schedules()`,
+    `bgw.note_schedules()`,
+    `bgw.cover_databases()`,
+    `bgw.interrupt_databases(${node})`,
   ]) {
     await alice.client
       .query(`SELECT ${call}`)

@@ -61,7 +61,6 @@ CREATE OR REPLACE FUNCTION bgw.check_launch(worker bgw.worker) RETURNS void
 LANGUAGE plpgsql
 AS $$
 DECLARE
-    owner_name text := pg_catalog.pg_get_userbyid(worker.owner);
     instances bigint;
 BEGIN
     IF NOT worker.enabled THEN
@@ -74,13 +73,7 @@ BEGIN
             MESSAGE = pg_catalog.format('worker "%s" runs in every database', worker.name),
             HINT = 'It starts by itself; one that was terminated comes back when the first controller joins, or with bgw_register(enabled => false) and true.';
     END IF;
-    IF NOT EXISTS (SELECT FROM bgw.login WHERE login.owner = worker.owner) THEN
-        RAISE EXCEPTION USING ERRCODE = 'WK201',
-            MESSAGE = pg_catalog.format('worker "%s" cannot be launched: there is no login for role "%s"', worker.name, owner_name),
-            DETAIL = pg_catalog.format('It would need the login "bgw$%s".  The nodes of this database run in identity mode "self": they run the workers of %s only.',
-                owner_name, (SELECT pg_catalog.string_agg(pg_catalog.format('"%s"', pg_catalog.pg_get_userbyid(login.owner)), ', ') FROM bgw.login)),
-            HINT = 'Have the worker registered by that role, or ask the administrator to run a controller that logs in as yours.';
-    END IF;
+    PERFORM bgw.check_login(worker.owner, worker.name);
     IF worker.max_instances IS NOT NULL THEN
         PERFORM FROM bgw.worker AS definition WHERE definition.id = worker.id FOR NO KEY UPDATE;
         SELECT count(*) INTO instances FROM bgw.process WHERE process.worker_id = worker.id;
@@ -96,11 +89,27 @@ $$;
 COMMENT ON FUNCTION bgw.check_launch(bgw.worker) IS
 'Raises an error if no instance of this worker may be registered now.  Errors: 55000 not enabled, WK201 no login, 53400 too many instances.';
 
+CREATE OR REPLACE FUNCTION bgw.check_login(owner oid, name text) RETURNS void
+LANGUAGE plpgsql
+AS $$
+BEGIN
+    IF NOT EXISTS (SELECT FROM bgw.login WHERE login.owner = check_login.owner) THEN
+        RAISE EXCEPTION USING ERRCODE = 'WK201',
+            MESSAGE = pg_catalog.format('worker "%s" cannot be launched: there is no login for role "%s"', check_login.name, pg_catalog.pg_get_userbyid(check_login.owner)),
+            DETAIL = pg_catalog.format('It would need the login "bgw$%s".  The nodes of this database run in identity mode "self": they run the workers of %s only.',
+                pg_catalog.pg_get_userbyid(check_login.owner), (SELECT pg_catalog.string_agg(pg_catalog.format('"%s"', pg_catalog.pg_get_userbyid(login.owner)), ', ') FROM bgw.login)),
+            HINT = 'Have the worker registered by that role, or ask the administrator to run a controller that logs in as yours.';
+    END IF;
+END;
+$$;
+COMMENT ON FUNCTION bgw.check_login(oid, text) IS 'Raises an error if no node can log in as the owner of this worker.  Errors: WK201.';
+
 CREATE OR REPLACE FUNCTION bgw.fill_process(process bgw.process) RETURNS bgw.process
 LANGUAGE plpgsql
 AS $$
 DECLARE
     worker bgw.worker;
+    schedule bgw.schedule;
 BEGIN
     IF process.worker_id IS NULL THEN
         worker.name := process.name;
@@ -116,10 +125,18 @@ BEGIN
         process.name := worker.name;
         process.takes_slot := worker.naptime IS NULL;
     END IF;
+    IF process.schedule_id IS NOT NULL THEN
+        SELECT * INTO schedule FROM bgw.schedule WHERE bgw.schedule.id = process.schedule_id AND bgw.schedule.worker_id = process.worker_id;
+        IF schedule.id IS NULL THEN
+            RAISE EXCEPTION USING ERRCODE = 'undefined_object', MESSAGE = pg_catalog.format('worker "%s" has no schedule %s', process.name, process.schedule_id);
+        END IF;
+        process.one_at_a_time := bgw.overlap_limit(schedule.on_overlap) IS NULL;
+        process.turn := process.turn - 60 * schedule.priority;
+    END IF;
     RETURN process;
 END;
 $$;
-COMMENT ON FUNCTION bgw.fill_process(bgw.process) IS 'What a new instance takes from its worker; without one, its command is checked as that of a worker.  Called by the trigger process_is_filled.';
+COMMENT ON FUNCTION bgw.fill_process(bgw.process) IS 'What a new instance takes from its worker and its schedule; without one, its command is checked as that of a worker.  Called by the trigger process_is_filled.';
 
 CREATE OR REPLACE FUNCTION bgw.autostart(worker_id bigint) RETURNS void
 LANGUAGE plpgsql

@@ -20,7 +20,8 @@ BEGIN
           AND (coalesce(worker.database, process.database) IS NULL OR NOT bgw.lacks_database(
                bgw.database_of(coalesce(worker.database, process.database), process.owner, bgw.overrides(worker.settings, process.settings))))
           AND (worker.flags @> '{interruptible}' AND bgw.is_interrupted(process, worker)) IS NOT TRUE
-        ORDER BY process.id LIMIT greatest(room, 0)
+          AND NOT (process.one_at_a_time AND EXISTS (SELECT FROM bgw.process AS earlier WHERE earlier.schedule_id = process.schedule_id AND earlier.id < process.id))
+        ORDER BY process.turn, process.id LIMIT greatest(room, 0)
         FOR NO KEY UPDATE OF process SKIP LOCKED
     ), claimed AS (
         UPDATE bgw.process SET node_id = node.id, epoch = node.epoch, run_id = pg_catalog.nextval('bgw.run_id'),

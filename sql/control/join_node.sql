@@ -25,6 +25,7 @@ BEGIN
         FROM (SELECT set_before.owner, set_before.name FROM bgw.setting AS set_before WHERE set_before.pending IS NOT NULL FOR NO KEY UPDATE SKIP LOCKED) AS changed
         WHERE setting.owner = changed.owner AND setting.name = changed.name;
         DELETE FROM bgw.worker_database;
+        PERFORM bgw.tick_at_restart();
         PERFORM bgw.autostart(worker.id) FROM bgw.worker WHERE worker.autostart AND worker.enabled AND NOT worker.unregistered;
     END IF;
 END;

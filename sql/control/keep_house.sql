@@ -9,7 +9,8 @@ BEGIN
     UPDATE bgw.duty SET due_at = bgw.now() + interval '1 min'
     WHERE duty.name = (SELECT due.name FROM bgw.duty AS due WHERE due.name = 'keep_house' AND due.due_at <= bgw.now() FOR UPDATE SKIP LOCKED);
     IF FOUND THEN
-        PERFORM bgw.partition_history(bgw.now()::date);
+        PERFORM bgw.partition_by_day('run', 'finished_at', bgw.now()::date);
+        PERFORM bgw.partition_by_day('tick', 'due_at', bgw.now()::date);
         PERFORM bgw.trim();
     END IF;
 END;
@@ -30,6 +31,8 @@ AS $$
         SELECT older.finished_at FROM bgw.run AS older WHERE older.worker_id IS NULL ORDER BY older.finished_at DESC OFFSET 100000 LIMIT 1);
     DELETE FROM bgw.log WHERE log.id <= (SELECT max(newest.id) - 10000 FROM bgw.log AS newest);
     DELETE FROM bgw.signal WHERE NOT EXISTS (SELECT FROM bgw.process WHERE process.id = signal.process_id);
+    DELETE FROM bgw.schedule WHERE schedule.id IN (SELECT gone.id FROM bgw.schedule AS gone WHERE gone.unscheduled FOR UPDATE SKIP LOCKED);
+    DELETE FROM bgw.schedule_state WHERE NOT EXISTS (SELECT FROM bgw.schedule WHERE schedule.id = schedule_state.schedule_id);
     DELETE FROM bgw.interruption WHERE interruption.requested_at < bgw.now() - bgw.interruption_time();
     DELETE FROM bgw.worker_database WHERE NOT EXISTS (SELECT FROM bgw.worker WHERE worker.id = worker_database.worker_id AND worker.scope = 'every_database');
     -- Users may hold locks on rows of bgw.worker: those are left for the next time.
@@ -40,30 +43,31 @@ AS $$
 $$;
 COMMENT ON FUNCTION bgw.trim() IS 'Deletes what is beyond the bounds: runs of a worker, log lines, signals without a process, unregistered workers.';
 
-CREATE OR REPLACE FUNCTION bgw.partition_history(today date) RETURNS void
+CREATE OR REPLACE FUNCTION bgw.partition_by_day(parent text, key text, today date) RETURNS void
 LANGUAGE plpgsql
 SET lock_timeout = '100ms'
 AS $$
 DECLARE
     day date;
+    is_taken boolean;
     old_partition regclass;
 BEGIN
     FOREACH day IN ARRAY ARRAY[today, today + 1, today + 2] LOOP
-        IF pg_catalog.to_regclass(pg_catalog.format('bgw.run_%s', pg_catalog.to_char(day, 'YYYYMMDD'))) IS NULL
-           AND NOT EXISTS (SELECT FROM bgw.run_default WHERE finished_at >= day AND finished_at < day + 1) THEN
-            EXECUTE pg_catalog.format('CREATE TABLE bgw.run_%s PARTITION OF bgw.run FOR VALUES FROM (%L) TO (%L)',
-                                      pg_catalog.to_char(day, 'YYYYMMDD'), day::timestamptz, (day + 1)::timestamptz);
+        EXECUTE pg_catalog.format('SELECT EXISTS (SELECT FROM bgw.%1$I WHERE %2$I >= $1 AND %2$I < $1 + 1)', parent || '_default', key) INTO is_taken USING day;
+        IF NOT is_taken AND pg_catalog.to_regclass(pg_catalog.format('bgw.%s_%s', parent, pg_catalog.to_char(day, 'YYYYMMDD'))) IS NULL THEN
+            EXECUTE pg_catalog.format('CREATE TABLE bgw.%I PARTITION OF bgw.%I FOR VALUES FROM (%L) TO (%L)',
+                                      parent || pg_catalog.to_char(day, '_YYYYMMDD'), parent, day::timestamptz, (day + 1)::timestamptz);
         END IF;
     END LOOP;
     FOR old_partition IN
         SELECT inhrelid FROM pg_catalog.pg_inherits JOIN pg_catalog.pg_class ON pg_class.oid = inhrelid
-        WHERE inhparent = 'bgw.run'::regclass AND relname ~ '^run_[0-9]{8}$' AND pg_catalog.to_date(pg_catalog.substr(relname, 5), 'YYYYMMDD') < today - 7
+        WHERE inhparent = pg_catalog.format('bgw.%I', parent)::regclass AND relname ~ '_[0-9]{8}$' AND pg_catalog.to_date(pg_catalog.right(relname, 8), 'YYYYMMDD') < today - 7
     LOOP
         EXECUTE pg_catalog.format('DROP TABLE %s', old_partition);
     END LOOP;
-    DELETE FROM bgw.run_default WHERE finished_at < today - 7;
+    EXECUTE pg_catalog.format('DELETE FROM bgw.%I WHERE %I < $1', parent || '_default', key) USING today - 7;
 EXCEPTION WHEN lock_not_available OR deadlock_detected THEN
     RETURN;  -- Somebody is reading; in a minute it is tried again, and until then the default partition takes what comes.
 END;
 $$;
-COMMENT ON FUNCTION bgw.partition_history(date) IS 'Makes the partitions of today and the next two days, and drops those older than seven days.';
+COMMENT ON FUNCTION bgw.partition_by_day(text, text, date) IS 'Makes the partitions of a history for today and the next two days, and drops those older than seven days.';

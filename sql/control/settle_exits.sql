@@ -35,10 +35,12 @@ BEGIN
         FROM ended
     ), recorded AS (
         INSERT INTO bgw.run (id, process_id, worker_id, name, owner, node, pid, os_pid, status, exit_code, command_tag, rows, sqlstate, message, detail,
-                             hint, context, queued_at, started_at, finished_at, main_arg, stop_requested_at, stop_requested_by, gave_up)
+                             hint, context, queued_at, started_at, finished_at, main_arg, stop_requested_at, stop_requested_by, gave_up,
+                             schedule_id, due_at)
         SELECT coalesce(counted.run_id, pg_catalog.nextval('bgw.run_id')), counted.id, counted.definition, counted.name, counted.owner, node.name, coalesce(counted.session_pid, counted.pid), counted.os_pid,
                counted.final_status, counted.exit_code, counted.command_tag, counted.rows, counted.sqlstate, counted.message, counted.detail, counted.hint, counted.context,
-               counted.queued_at, coalesce(counted.started_at, counted.claimed_at), counted.finished_at, counted.main_arg, counted.stop_requested_at, counted.stop_requested_by, counted.gave_up
+               counted.queued_at, coalesce(counted.started_at, counted.claimed_at), counted.finished_at, counted.main_arg, counted.stop_requested_at, counted.stop_requested_by, counted.gave_up,
+               counted.schedule_id, counted.due_at
         FROM counted LEFT JOIN bgw.node ON node.id = counted.node_id
     ), decided AS (
         SELECT counted.*, CASE
@@ -57,6 +59,14 @@ BEGIN
             last_error = bgw.error_text(decided.exit_code, decided.message, decided.detail, decided.hint, decided.context),
             restart_requested = false
         FROM decided WHERE process.id = decided.id AND decided.starts_again IS NOT NULL
+    ), scheduled AS (
+        UPDATE bgw.schedule_state SET ran = schedule_state.ran + ended.ran, failed = schedule_state.failed + ended.failed,
+            last_started_at = ended.last_started_at, last_finished_at = ended.last_finished_at, last_status = ended.last_status
+        FROM (SELECT decided.schedule_id, count(*) AS ran, count(*) FILTER (WHERE decided.final_status IN ('failed', 'expired', 'lost')) AS failed,
+                     max(coalesce(decided.started_at, decided.claimed_at)) AS last_started_at, max(decided.finished_at) AS last_finished_at,
+                     (pg_catalog.array_agg(decided.final_status ORDER BY decided.finished_at DESC))[1] AS last_status
+              FROM decided WHERE decided.schedule_id IS NOT NULL AND decided.starts_again IS NULL AND decided.run_id IS NOT NULL GROUP BY decided.schedule_id) AS ended
+        WHERE schedule_state.schedule_id = ended.schedule_id
     ), forgotten AS (
         DELETE FROM bgw.activity USING decided WHERE activity.process_id = decided.id
     )

@@ -11,6 +11,8 @@ DECLARE
     orders jsonb;
 BEGIN
     PERFORM bgw.keep_house();
+    PERFORM bgw.tick_schedules();
+    PERFORM bgw.note_schedules();
     PERFORM bgw.cover_databases();
     orders := bgw.deliver_signals(node.id) || bgw.interrupt_databases(node.id);
     PERFORM bgw.settle_stopped();
@@ -43,8 +45,10 @@ LANGUAGE plpgsql
 AS $$
 BEGIN
     -- Two seconds: the longest that a lost notification may delay anything (I10).  0 would spin on what other nodes hold locked.
-    RETURN (SELECT least(2000, greatest(1, pg_catalog.ceil(pg_catalog.date_part('epoch', coalesce(min(process.next_start), bgw.now() + interval '2 s') - bgw.now()) * 1000)))
-            FROM bgw.process WHERE process.run_id IS NULL AND process.next_start IS NOT NULL AND process.next_start > bgw.now());
+    RETURN (SELECT least(2000, greatest(1, pg_catalog.ceil(pg_catalog.date_part('epoch', least(
+                (SELECT min(process.next_start) FROM bgw.process WHERE process.run_id IS NULL AND process.next_start IS NOT NULL AND process.next_start > bgw.now()),
+                (SELECT min(schedule_state.starts_at) FROM bgw.schedule_state WHERE schedule_state.starts_at IS NOT NULL),
+                bgw.now() + interval '2 s') - bgw.now()) * 1000))));
 END;
 $$;
 COMMENT ON FUNCTION bgw.next_wakeup_ms() IS 'In how many milliseconds a node has to look again: at the next restart time, at the latest in two seconds.';

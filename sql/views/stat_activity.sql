@@ -60,6 +60,8 @@ BEGIN
             CASE WHEN EXISTS (SELECT FROM bgw.setting WHERE setting.owner = worker.owner AND pg_catalog.lower(setting.name) = pg_catalog.lower(worker.naptime))
                  THEN 'configuration parameter "%s" is not an interval' ELSE 'configuration parameter "%s" does not exist' END, worker.naptime)
         WHEN bgw.is_interrupted(process, worker) THEN pg_catalog.format('the end of the interruption of database "%s"', database)
+        WHEN process.one_at_a_time AND EXISTS (SELECT FROM bgw.process AS earlier WHERE earlier.schedule_id = process.schedule_id AND earlier.id < process.id)
+            THEN 'an earlier run of its schedule'
         WHEN process.next_start > bgw.now() THEN 'restart time'
         WHEN NOT bgw.has_live_node() THEN 'a controller: none is running'
         WHEN NOT EXISTS (SELECT FROM bgw.node WHERE node.login = process.owner AND NOT node.fenced) THEN pg_catalog.format('a controller that logs in as "%s"', pg_catalog.pg_get_userbyid(process.owner))

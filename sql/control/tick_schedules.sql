@@ -1,0 +1,185 @@
+-- bgw.tick_schedules: launches what is due, and says of every due time what became of it.  Called by take_orders.
+-- No node leads: a due schedule is the node's that locks its state first, and it advances in the transaction that launches it.
+-- Keeps I5: each due time has exactly one row of bgw.tick, and its key is what makes a second launch impossible.
+-- Next: sql/control/claim_startable.sql, then sql/control/settle_exits.sql counts how it ended.
+
+CREATE OR REPLACE FUNCTION bgw.tick_schedules() RETURNS void
+LANGUAGE plpgsql
+AS $$
+DECLARE
+    due bigint[] := ARRAY(SELECT schedule_state.schedule_id FROM bgw.schedule_state WHERE schedule_state.starts_at <= bgw.now()
+                          ORDER BY schedule_state.starts_at LIMIT 500 FOR UPDATE SKIP LOCKED);
+    each_due bigint;
+BEGIN
+    IF due = '{}' THEN
+        RETURN;
+    END IF;
+    BEGIN
+        PERFORM bgw.tick_schedule(schedule_id) FROM pg_catalog.unnest(due) AS schedule_id;
+    EXCEPTION WHEN OTHERS THEN
+        -- One of them is bad: once more, each for itself.
+        FOREACH each_due IN ARRAY due LOOP
+            BEGIN
+                PERFORM bgw.tick_schedule(each_due);
+            EXCEPTION WHEN OTHERS THEN
+                UPDATE bgw.schedule_state SET due_at = NULL, starts_at = NULL, error = SQLERRM WHERE schedule_state.schedule_id = each_due;
+            END;
+        END LOOP;
+    END;
+END;
+$$;
+COMMENT ON FUNCTION bgw.tick_schedules() IS 'Launches what is due, at most 500 schedules at a time.  One that cannot be evaluated is stopped, with the reason, and delays no other.';
+
+CREATE OR REPLACE FUNCTION bgw.tick_schedule(schedule_id bigint) RETURNS void
+LANGUAGE plpgsql
+AS $$
+DECLARE
+    schedule bgw.schedule;
+    state bgw.schedule_state;
+    due timestamptz;
+    next_due timestamptz;
+    turns integer := 0;
+    catch_up integer;
+BEGIN
+    SELECT * INTO schedule FROM bgw.schedule WHERE bgw.schedule.id = tick_schedule.schedule_id AND bgw.schedule.active AND NOT bgw.schedule.unscheduled;
+    SELECT * INTO state FROM bgw.schedule_state WHERE schedule_state.schedule_id = tick_schedule.schedule_id;
+    due := CASE WHEN schedule.id IS NOT NULL THEN state.due_at END;
+    catch_up := bgw.missed_limit(schedule.on_missed);
+    WHILE due IS NOT NULL LOOP
+        next_due := bgw.next_due(schedule, due);
+        -- The newest due time runs by the overlap rule; one that another followed, or that is a minute late, was missed.
+        IF coalesce(next_due > bgw.now(), true) THEN
+            IF greatest(state.starts_at, due) > bgw.now() - interval '1 min' OR schedule.on_missed = 'run once' THEN
+                PERFORM bgw.launch_due(schedule, due);
+            ELSE
+                catch_up := bgw.launch_missed(schedule, due, catch_up);
+            END IF;
+            due := next_due;
+            EXIT;
+        ELSIF schedule.on_missed = 'run once' THEN
+            PERFORM bgw.record_tick(schedule, due, 'coalesced');
+        ELSE
+            catch_up := bgw.launch_missed(schedule, due, catch_up);
+        END IF;
+        due := next_due;
+        turns := turns + 1;
+        EXIT WHEN turns = 1000;  -- A long outage is worked off in several turns.
+    END LOOP;
+    UPDATE bgw.schedule_state SET due_at = due, starts_at = due + pg_catalog.random() * schedule.jitter, last_due_at = state.due_at
+    WHERE schedule_state.schedule_id = tick_schedule.schedule_id;
+END;
+$$;
+COMMENT ON FUNCTION bgw.tick_schedule(bigint) IS 'Works off the due times of one schedule up to now, and computes the next.';
+
+CREATE OR REPLACE FUNCTION bgw.launch_due(schedule bgw.schedule, due timestamptz) RETURNS void
+LANGUAGE plpgsql
+AS $$
+DECLARE
+    here bigint;
+    waiting bigint;
+    can_launch boolean;
+BEGIN
+    SELECT count(*), count(*) FILTER (WHERE process.run_id IS NULL AND process.restarts = 0) INTO here, waiting
+    FROM bgw.process WHERE process.schedule_id = schedule.id;
+    SELECT coalesce(worker.enabled AND (worker.max_instances IS NULL
+            OR (SELECT count(*) FROM bgw.process WHERE process.worker_id = worker.id AND process.schedule_id IS DISTINCT FROM schedule.id) < worker.max_instances), false)
+    INTO can_launch FROM bgw.worker WHERE worker.id = schedule.worker_id AND NOT worker.unregistered;
+    IF can_launch IS NOT TRUE THEN
+        PERFORM bgw.record_tick(schedule, due, 'skipped');
+    ELSIF schedule.on_overlap = 'cancel previous' THEN
+        INSERT INTO bgw.signal (process_id, signal) SELECT process.id, 'SIGTERM' FROM bgw.process WHERE process.schedule_id = schedule.id;
+        PERFORM bgw.record_tick(schedule, due, 'launched');
+    ELSIF schedule.on_overlap = 'queue one' AND waiting > 0 THEN
+        PERFORM bgw.record_tick(schedule, due, 'coalesced');
+    ELSIF schedule.on_overlap = 'skip' AND here > 0 OR here >= bgw.overlap_limit(schedule.on_overlap) THEN
+        PERFORM bgw.record_tick(schedule, due, 'skipped');
+    ELSE
+        PERFORM bgw.record_tick(schedule, due, 'launched');
+    END IF;
+END;
+$$;
+COMMENT ON FUNCTION bgw.launch_due(bgw.schedule, timestamptz) IS 'Launches for a due time as far as the overlap rule allows it.';
+
+CREATE OR REPLACE FUNCTION bgw.launch_missed(schedule bgw.schedule, due timestamptz, catch_up integer) RETURNS integer
+LANGUAGE plpgsql
+AS $$
+BEGIN
+    PERFORM bgw.record_tick(schedule, due, CASE WHEN catch_up > 0 THEN 'launched' ELSE 'missed' END);
+    RETURN catch_up - 1;
+END;
+$$;
+COMMENT ON FUNCTION bgw.launch_missed(bgw.schedule, timestamptz, integer) IS
+'Launches for a due time that was missed, if so many may still be caught up (NULL: none).  Returns how many after it.';
+
+CREATE OR REPLACE FUNCTION bgw.record_tick(schedule bgw.schedule, due timestamptz, outcome text) RETURNS void
+LANGUAGE plpgsql
+AS $$
+BEGIN
+    INSERT INTO bgw.tick (schedule_id, due_at, outcome) VALUES (schedule.id, due, record_tick.outcome) ON CONFLICT DO NOTHING;
+    IF NOT FOUND THEN
+        RETURN;  -- The clock went back: this due time has had its turn.
+    ELSIF record_tick.outcome = 'launched' THEN
+        WITH launched AS (
+            INSERT INTO bgw.process (worker_id, schedule_id, due_at, main_arg)
+            SELECT worker.id, schedule.id, due, coalesce(schedule.main_arg, worker.main_arg) FROM bgw.worker WHERE worker.id = schedule.worker_id
+            RETURNING process.id
+        )
+        UPDATE bgw.tick SET process_id = launched.id FROM launched WHERE tick.schedule_id = schedule.id AND tick.due_at = due;
+    ELSE
+        UPDATE bgw.schedule_state SET coalesced = coalesced + (record_tick.outcome = 'coalesced')::integer, skipped = skipped + (record_tick.outcome = 'skipped')::integer,
+            missed = missed + (record_tick.outcome = 'missed')::integer
+        WHERE schedule_state.schedule_id = schedule.id;
+    END IF;
+END;
+$$;
+COMMENT ON FUNCTION bgw.record_tick(bgw.schedule, timestamptz, text) IS 'What became of a due time: launched, coalesced, skipped or missed; launched: also the process.';
+
+CREATE OR REPLACE FUNCTION bgw.note_schedules() RETURNS void
+LANGUAGE plpgsql
+AS $$
+DECLARE
+    changed bigint;
+BEGIN
+    FOR changed IN
+        WITH taken AS (
+            DELETE FROM bgw.schedule_change WHERE schedule_change.id IN (SELECT change.id FROM bgw.schedule_change AS change ORDER BY change.id LIMIT 5000 FOR UPDATE SKIP LOCKED)
+            RETURNING schedule_change.schedule_id
+        )
+        SELECT DISTINCT taken.schedule_id FROM taken
+    LOOP
+        BEGIN
+            PERFORM bgw.note_schedule(definition) FROM bgw.schedule AS definition WHERE definition.id = changed;
+        EXCEPTION WHEN OTHERS THEN
+            INSERT INTO bgw.schedule_state (schedule_id, error) VALUES (changed, SQLERRM)
+            ON CONFLICT ON CONSTRAINT schedule_state_pkey DO UPDATE SET due_at = NULL, starts_at = NULL, error = EXCLUDED.error;
+        END;
+    END LOOP;
+END;
+$$;
+COMMENT ON FUNCTION bgw.note_schedules() IS 'Computes the next due time of each schedule that was written since: from now on.';
+
+CREATE OR REPLACE FUNCTION bgw.note_schedule(schedule bgw.schedule) RETURNS void
+LANGUAGE plpgsql
+AS $$
+DECLARE
+    -- A single time that is over already is still due once; whether it runs is a matter of on_missed.
+    due timestamptz := CASE WHEN schedule.active AND NOT schedule.unscheduled THEN bgw.next_due(schedule, CASE
+        WHEN schedule.at IS NULL THEN bgw.now()
+        WHEN EXISTS (SELECT FROM bgw.schedule_state WHERE schedule_state.schedule_id = schedule.id AND schedule_state.last_due_at = schedule.at) THEN schedule.at
+        ELSE '-infinity' END) END;
+BEGIN
+    INSERT INTO bgw.schedule_state (schedule_id, due_at, starts_at) VALUES (schedule.id, due, due + pg_catalog.random() * schedule.jitter)
+    ON CONFLICT ON CONSTRAINT schedule_state_pkey DO UPDATE SET due_at = EXCLUDED.due_at, starts_at = EXCLUDED.starts_at, error = NULL;
+END;
+$$;
+COMMENT ON FUNCTION bgw.note_schedule(bgw.schedule) IS 'Computes the next due time of one schedule.';
+
+CREATE OR REPLACE FUNCTION bgw.tick_at_restart() RETURNS void
+LANGUAGE plpgsql
+AS $$
+BEGIN
+    UPDATE bgw.schedule_state SET due_at = bgw.now(), starts_at = bgw.now() FROM bgw.schedule
+    WHERE schedule.id = schedule_state.schedule_id AND schedule.active AND NOT schedule.unscheduled AND schedule.parsed = '{}';
+END;
+$$;
+COMMENT ON FUNCTION bgw.tick_at_restart() IS 'Makes schedules @reboot due.  Called when the first node joins.';
