@@ -16,6 +16,7 @@
 \ir api/register.sql               -- bgw_register, bgw_unregister
 \ir api/launch.sql                 -- bgw_launch, bgw_launch_sql: register one instance
 \ir api/signal.sql                 -- bgw_signal, bgw_cancel, bgw_terminate, bgw_restart, bgw_set_latch
+\ir api/worker_sets.sql            -- bgw_get_handle, bgw_signal_set, bgw_terminate_set: by set and key
 \ir api/wait.sql                   -- bgw_get_pid, bgw_wait_for_startup, bgw_wait_for_shutdown
 \ir api/settings.sql               -- bgw_define_setting, bgw_mark_guc_prefix_reserved, bgw_set_config, bgw_reset_config, bgw_reload_conf
 \ir api/check_setting.sql          -- names, prefixes, values and check hooks; settings of one worker
@@ -28,6 +29,7 @@
 \ir control/define_library.sql     -- what the init of a library defines
 \ir control/adopt_processes.sql    -- what a node started before it could reach the database
 \ir control/fence_node.sql         -- take over from a dead node
+\ir control/notify_launcher.sql    -- tell the launcher of a start or an exit
 \ir control/report.sql             -- what happened -> rows
 \ir control/settle_exits.sql       -- attempts that ended -> history, restart or gone
 \ir control/claim_startable.sql    -- who starts now, on this node

@@ -10,6 +10,8 @@ DROP FUNCTION IF EXISTS bgw.stat_workers();
 DROP FUNCTION IF EXISTS bgw.drop_invalid_value(text);
 DROP FUNCTION IF EXISTS public.bgw_register(text, text, text, interval, boolean, text, text, jsonb, text, text, interval, integer, text, text[], text, boolean);
 DROP FUNCTION IF EXISTS public.bgw_launch(text, jsonb);
+DROP FUNCTION IF EXISTS public.bgw_launch(text, jsonb, jsonb);
+DROP FUNCTION IF EXISTS public.bgw_launch_sql(text, text, text, text, interval, jsonb);
 DROP FUNCTION IF EXISTS public.bgw_define_setting(text, text, text, text, numeric, numeric, text[], text, text);
 DROP FUNCTION IF EXISTS bgw.define_library(jsonb, jsonb);
 DROP FUNCTION IF EXISTS bgw.nap_of(bgw.worker);

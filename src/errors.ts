@@ -11,7 +11,7 @@
 export const OWN_SQLSTATES = {
   WK001: 'stale epoch: another node has taken this node over',
   WK002: 'stale run: another node has taken the run over',
-  WK101: 'the name of a worker or of a setting is ambiguous',
+  WK101: 'the name of a worker or of a setting, or the key of a worker set, is ambiguous',
   WK111: 'a module does not export the library that it is named for',
   WK112: 'the function of a worker is not exported by its library',
   WK113: 'the init of a library did not come to its end',

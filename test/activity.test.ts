@@ -19,7 +19,7 @@ test('it has the columns of pg_stat_activity, in their order and with their type
       .join(', '),
   ).toBe(
     'handle, name, status, node, os_pid, restarts, last_exit_code, last_sqlstate, last_error, next_start, waiting_for, settings, ' +
-      'failures, gave_up',
+      'failures, gave_up, worker_set, key',
   );
 });
 
@@ -35,6 +35,8 @@ test('it lists every registered worker, running or not', async ({ db, controller
     { name: 'hello_world', status: 'started', waiting_for: null },
     { name: 'kill_idle', status: 'stopped', waiting_for: 'a launch' },
     { name: 'worker_spi', status: 'stopped', waiting_for: 'a launch' },
+    { name: 'wraparound_watch', status: 'stopped', waiting_for: 'a launch' },
+    { name: 'wraparound_watch_database', status: 'stopped', waiting_for: 'a launch' },
   ]);
 });
 

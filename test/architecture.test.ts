@@ -148,6 +148,7 @@ describe('src/', () => {
     'doorbell', // LISTEN
     /^sessions\//, // reset, identity
     'sdk/spi', // transactions of a TypeScript worker
+    'sdk/worker-set', // launches on behalf of a worker, as its user would
     /^workers\//, // workers are written as a user's are
     'migrate',
     'sql-layer', // the second half of migrate
@@ -186,7 +187,7 @@ describe('sql/', () => {
   const MAY_CALL: Record<string, string[]> = {
     workers: ['api'],
     api: ['doorbell', 'compute', 'lookup'],
-    control: ['compute', 'lookup'],
+    control: ['doorbell', 'compute', 'lookup'],
     views: ['compute', 'lookup'],
     lookup: ['compute'],
     compute: [],

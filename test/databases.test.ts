@@ -153,3 +153,33 @@ test('only the owner of a database interrupts it, and never the one of this cata
   });
   await client.query('RESET ROLE');
 });
+
+test('wraparound_watch keeps one child per database, warns, and lets databases be dropped', async () => {
+  const watched = `SELECT string_agg(key, ' ' ORDER BY key) FROM bgw.process WHERE worker_set = 'wraparound_watch' AND database = key`;
+  const warnings = `SELECT string_agg(substring(message FROM '"(.*)"'), ' ' ORDER BY id) FROM bgw_log WHERE severity = 'WARNING' AND name = 'wraparound_watch_database'`;
+  const databases = `SELECT string_agg(datname, ' ' ORDER BY datname) FROM pg_database WHERE datallowconn`;
+  await client.query('CREATE DATABASE shop_two');
+  await client.query(`SELECT bgw_set_config('wraparound_watch.naptime', '1s')`);
+  const handle = await value<string>(`SELECT bgw_launch('wraparound_watch')`);
+  await until(async () => (await value(watched)) === (await value(databases)));
+  await until(() =>
+    value(`SELECT bool_and(status = 'started') FROM bgw_stat_activity WHERE worker_set = 'wraparound_watch'`),
+  );
+  expect(await value(warnings)).toBe(null);
+  await client.query(`SELECT bgw_set_config('wraparound_watch.max_age', '1')`);
+  await until(async () => (await value<string | null>(warnings))?.includes('shop_two'));
+
+  await client.query('CREATE DATABASE garden_two');
+  await until(async () => (await value<string | null>(warnings))?.includes('garden_two'));
+  // Its sessions are short: they keep neither from being dropped.
+  await client.query('DROP DATABASE shop_two');
+  await client.query('DROP DATABASE garden_two WITH (FORCE)');
+  await until(async () => (await value(watched)) === (await value(databases)), {
+    what: 'the end in dropped databases',
+  });
+  const ended = `SELECT array_agg(DISTINCT status)::text FROM bgw_run_history WHERE worker_set = 'wraparound_watch'`;
+  expect(await value(ended)).toMatch(/^[{](done|cancelled|cancelled,done)[}]$/);
+
+  await client.query('SELECT bgw_terminate($1::bigint)', [handle]);
+  await until(async () => (await value(watched)) === null, { what: 'the end of the children' });
+});

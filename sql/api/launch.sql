@@ -2,7 +2,16 @@
 -- PostgreSQL counterpart: RegisterDynamicBackgroundWorker.  Keeps I3: a rolled-back launch leaves nothing.
 -- Next: sql/doorbell.sql, then sql/control/claim_startable.sql on some node.
 
-CREATE OR REPLACE FUNCTION public.bgw_launch(worker_name text, main_arg jsonb DEFAULT NULL, settings jsonb DEFAULT NULL) RETURNS bigint
+CREATE OR REPLACE FUNCTION public.bgw_launch(
+    worker_name text,
+    main_arg jsonb DEFAULT NULL,
+    set text DEFAULT NULL,
+    key text DEFAULT NULL,
+    database text DEFAULT NULL,
+    notify text DEFAULT NULL,
+    when_parent_ends text DEFAULT 'keep',
+    settings jsonb DEFAULT NULL
+) RETURNS bigint
 LANGUAGE plpgsql
 AS $$
 DECLARE
@@ -10,19 +19,30 @@ DECLARE
     handle bigint;
 BEGIN
     PERFORM bgw.check_launch(worker);
-    INSERT INTO bgw.process (worker_id, main_arg, settings)
-    VALUES (worker.id, coalesce(bgw_launch.main_arg, worker.main_arg), bgw_launch.settings)
+    INSERT INTO bgw.process (worker_id, main_arg, worker_set, key, database, notify, when_parent_ends, settings)
+    VALUES (worker.id, coalesce(bgw_launch.main_arg, worker.main_arg), bgw_launch.set, bgw_launch.key, bgw_launch.database, bgw_launch.notify,
+            bgw_launch.when_parent_ends, bgw_launch.settings)
+    ON CONFLICT DO NOTHING  -- what can conflict is the key in the set
     RETURNING process.id INTO handle;
+    IF handle IS NULL THEN
+        PERFORM bgw.refuse_duplicate(worker.owner, bgw_launch.set, bgw_launch.key);
+    END IF;
     PERFORM bgw.ring();
     RETURN handle;
 END;
 $$;
-COMMENT ON FUNCTION public.bgw_launch(text, jsonb, jsonb) IS
+COMMENT ON FUNCTION public.bgw_launch(text, jsonb, text, text, text, text, text, jsonb) IS
 'Starts one instance of a worker when the transaction commits.  Returns its handle.
-  main_arg   replaces the worker''s own
-  settings   name -> value, for this process alone: before those of bgw_register, before bgw_set_config, before the boot value
+  main_arg          replaces the worker''s own
+  set, key          among the processes of its owner no other of this set has this key; bgw_get_handle finds it by them
+  database          where it runs, if the worker names none; default: this database
+  notify            a channel: {"handle", "name", "set", "key", "event", ...} is sent there when it has started (event started, with pid and os_pid)
+                    and when it has exited (stopped; restarting, if it starts again; with pid, status, exit_code, sqlstate).  A run that is over at
+                    once is told of by its exit alone.  A notification may be lost, as when the server''s queue is half full.
+  when_parent_ends  launched by a worker: keep, or terminate: SIGTERM when that worker is finished; while it restarts its children stay
+  settings          name -> value, for this process alone: before those of bgw_register, before bgw_set_config, before the boot value
 Errors: 42704 no such worker or setting, 55000 not enabled or of scope every_database, 53400 too many instances, WK201 no node can log in as the owner,
-22023 a value is not valid, 55P02 a setting cannot be changed.
+42710 the set has this key, 22023 a value that cannot be, 55P02 a setting cannot be changed.
 Example: SELECT bgw_launch(''kill_idle'', settings => ''{"kill_idle.max_idle_time": "10s"}'');';
 
 CREATE OR REPLACE FUNCTION public.bgw_launch_sql(
@@ -31,7 +51,11 @@ CREATE OR REPLACE FUNCTION public.bgw_launch_sql(
     name text DEFAULT 'sql',
     database text DEFAULT NULL,
     timeout interval DEFAULT NULL,
-    main_arg jsonb DEFAULT NULL
+    main_arg jsonb DEFAULT NULL,
+    set text DEFAULT NULL,
+    key text DEFAULT NULL,
+    notify text DEFAULT NULL,
+    when_parent_ends text DEFAULT 'keep'
 ) RETURNS bigint
 LANGUAGE plpgsql
 AS $$
@@ -43,18 +67,24 @@ BEGIN
     worker.name := bgw_launch_sql.name;
     worker.enabled := true;
     PERFORM bgw.check_launch(worker);
-    INSERT INTO bgw.process (name, command, mode, database, timeout, main_arg)
-    VALUES (bgw_launch_sql.name, bgw_launch_sql.command, bgw_launch_sql.mode, bgw_launch_sql.database, bgw_launch_sql.timeout, bgw_launch_sql.main_arg)
+    INSERT INTO bgw.process (name, command, mode, database, timeout, main_arg, worker_set, key, notify, when_parent_ends)
+    VALUES (bgw_launch_sql.name, bgw_launch_sql.command, bgw_launch_sql.mode, bgw_launch_sql.database, bgw_launch_sql.timeout, bgw_launch_sql.main_arg,
+            bgw_launch_sql.set, bgw_launch_sql.key, bgw_launch_sql.notify, bgw_launch_sql.when_parent_ends)
+    ON CONFLICT DO NOTHING  -- what can conflict is the key in the set
     RETURNING process.id INTO handle;
+    IF handle IS NULL THEN
+        PERFORM bgw.refuse_duplicate(worker.owner, bgw_launch_sql.set, bgw_launch_sql.key);
+    END IF;
     PERFORM bgw.ring();
     RETURN handle;
 END;
 $$;
-COMMENT ON FUNCTION public.bgw_launch_sql(text, text, text, text, interval, jsonb) IS
+COMMENT ON FUNCTION public.bgw_launch_sql(text, text, text, text, interval, jsonb, text, text, text, text) IS
 'Runs one command once, in the background, when the transaction commits.  Returns its handle; bgw_run_history shows how it went.
   mode      session: as psql would send it (VACUUM, CREATE INDEX CONCURRENTLY, CALL with COMMIT);  atomic: command and completion commit together
   database  default: this one.   timeout  default: none.   name  shown in bgw_stat_activity
-Errors: 22023 a value that cannot be, WK201 no node can log in as you.
+  set, key, notify, when_parent_ends   as in bgw_launch
+Errors: 22023 a value that cannot be, WK201 no node can log in as you, 42710 the set has this key.
 Example: SELECT bgw_launch_sql(''CREATE INDEX CONCURRENTLY ON orders (customer)'', mode => ''session'');';
 
 CREATE OR REPLACE FUNCTION bgw.check_launch(worker bgw.worker) RETURNS void
@@ -124,6 +154,13 @@ BEGIN
         process.owner := worker.owner;
         process.name := worker.name;
         process.takes_slot := worker.naptime IS NULL;
+        IF process.database IS NOT NULL THEN
+            PERFORM bgw.check_launch_database(worker, process.database);
+        END IF;
+    END IF;
+    process.parent_id := bgw.find_parent(process.owner);
+    IF pg_catalog.num_nonnulls(process.worker_set, process.key, process.notify) > 0 OR process.when_parent_ends IS DISTINCT FROM 'keep' THEN
+        PERFORM bgw.check_membership(process);
     END IF;
     IF process.schedule_id IS NOT NULL THEN
         SELECT * INTO schedule FROM bgw.schedule WHERE bgw.schedule.id = process.schedule_id AND bgw.schedule.worker_id = process.worker_id;
@@ -136,7 +173,25 @@ BEGIN
     RETURN process;
 END;
 $$;
-COMMENT ON FUNCTION bgw.fill_process(bgw.process) IS 'What a new instance takes from its worker and its schedule; without one, its command is checked as that of a worker.  Called by the trigger process_is_filled.';
+COMMENT ON FUNCTION bgw.fill_process(bgw.process) IS 'What a new instance takes from its worker its schedule and who launches it; without a worker, its command is checked as that of one.  Called by the trigger process_is_filled.';
+
+CREATE OR REPLACE FUNCTION bgw.check_launch_database(worker bgw.worker, database text) RETURNS void
+LANGUAGE plpgsql
+AS $$
+BEGIN
+    IF worker.database IS NOT NULL THEN
+        RAISE EXCEPTION USING ERRCODE = 'invalid_parameter_value',
+            MESSAGE = pg_catalog.format('worker "%s" cannot be launched in database "%s"', worker.name, check_launch_database.database),
+            DETAIL = pg_catalog.format('It was registered for database "%s".', worker.database),
+            HINT = 'Register it without a database.';
+    ELSIF worker.mode = 'atomic' AND database <> pg_catalog.current_database() THEN
+        RAISE EXCEPTION USING ERRCODE = 'feature_not_supported',
+            MESSAGE = pg_catalog.format('worker "%s": mode "atomic" works in database "%s" only', worker.name, pg_catalog.current_database()),
+            DETAIL = 'Command and completion commit in one transaction, so they need one database.';
+    END IF;
+END;
+$$;
+COMMENT ON FUNCTION bgw.check_launch_database(bgw.worker, text) IS 'Raises an error if this worker cannot run in that database.  Errors: 22023 it names one itself, 0A000 mode atomic.';
 
 CREATE OR REPLACE FUNCTION bgw.autostart(worker_id bigint) RETURNS void
 LANGUAGE plpgsql

@@ -31,6 +31,7 @@ BEGIN
           WHERE event.kind = 'session' ORDER BY event.handle, event.number DESC) AS newest
     WHERE process.id = newest.handle AND process.run_id = newest.run_id
       AND process.pid IS DISTINCT FROM newest.pid;
+    PERFORM bgw.notify_starts(events);
 
     INSERT INTO bgw.activity AS activity (process_id, state, query)
     SELECT DISTINCT ON (event.handle) event.handle, event.state, event.query

@@ -6,18 +6,18 @@
 CREATE OR REPLACE FUNCTION bgw.settle_exits(exits jsonb) RETURNS void
 LANGUAGE plpgsql
 AS $$
+DECLARE
+    told record;
 BEGIN
     IF pg_catalog.jsonb_array_length(exits) = 0 THEN
         RETURN;
     END IF;
-    WITH ended AS MATERIALIZED (
+    FOR told IN WITH ended AS MATERIALIZED (
         SELECT process.*, ending.exit_code, ending.command_tag, ending.rows, ending.sqlstate, ending.message, ending.detail, ending.hint, ending.context,
                bgw.now() - coalesce(ending.age, 0) * interval '1 ms' AS finished_at, ending.session_pid, worker.id AS definition,
                worker.restart_time, worker.restart_time_max, worker.failure_limit, worker.failure_window, worker.healthy_time, worker.autostart,
                coalesce(ending.interrupted, false) OR coalesce(ending.lost, false) AS interrupted, coalesce(ending.crash_reset, false) AS crash_reset,
-               coalesce(ending.crash_reset AND ending.sqlstate = '57P02', false) AS taken_along,
-               CASE WHEN ending.lost THEN 'lost'
-                    ELSE bgw.final_status(ending.exit_code, ending.sqlstate,
+               coalesce(ending.crash_reset AND ending.sqlstate = '57P02', false) AS taken_along, CASE WHEN ending.lost THEN 'lost' ELSE bgw.final_status(ending.exit_code, ending.sqlstate,
                         NOT coalesce(ending.done, false) AND (process.stop_requested_at IS NOT NULL OR process.restart_requested OR coalesce(ending.interrupted, false)),
                         coalesce(ending.expired, false)) END AS final_status
         FROM pg_catalog.jsonb_to_recordset(exits) AS ending (handle bigint, run_id bigint, exit_code integer, command_tag text, rows bigint, sqlstate text,
@@ -26,21 +26,19 @@ BEGIN
         LEFT JOIN bgw.worker ON worker.id = process.worker_id AND NOT worker.unregistered
         ORDER BY process.id FOR UPDATE OF process
     ), counted AS MATERIALIZED (
-        SELECT ended.*, CASE
-            WHEN ended.interrupted OR ended.taken_along OR ended.final_status NOT IN ('failed', 'expired') THEN ended.failures
-            ELSE bgw.failures_in_a_row(ended.failures, ended.finished_at - coalesce(ended.started_at, ended.claimed_at), ended.healthy_time) END AS failures_now,
-            CASE WHEN ended.failure_limit IS NOT NULL AND ended.restart_time IS NOT NULL AND ended.stop_requested_at IS NULL
-                  AND NOT ended.restart_requested AND NOT ended.interrupted AND NOT ended.taken_along AND ended.final_status IN ('failed', 'expired')
+        SELECT ended.*, CASE WHEN is_failure
+                THEN bgw.failures_in_a_row(ended.failures, ended.finished_at - coalesce(ended.started_at, ended.claimed_at), ended.healthy_time) ELSE ended.failures END AS failures_now,
+            CASE WHEN is_failure AND ended.failure_limit IS NOT NULL AND ended.restart_time IS NOT NULL AND ended.stop_requested_at IS NULL AND NOT ended.restart_requested
                 THEN bgw.gave_up(ended.id, ended.finished_at, ended.failure_limit, ended.failure_window) END AS gave_up
-        FROM ended
+        FROM ended CROSS JOIN LATERAL (SELECT NOT ended.interrupted AND NOT ended.taken_along AND ended.final_status IN ('failed', 'expired') AS is_failure) AS judged
     ), recorded AS (
         INSERT INTO bgw.run (id, process_id, worker_id, name, owner, node, pid, os_pid, status, exit_code, command_tag, rows, sqlstate, message, detail,
                              hint, context, queued_at, started_at, finished_at, main_arg, stop_requested_at, stop_requested_by, gave_up,
-                             schedule_id, due_at)
-        SELECT coalesce(counted.run_id, pg_catalog.nextval('bgw.run_id')), counted.id, counted.definition, counted.name, counted.owner, node.name, coalesce(counted.session_pid, counted.pid), counted.os_pid,
-               counted.final_status, counted.exit_code, counted.command_tag, counted.rows, counted.sqlstate, counted.message, counted.detail, counted.hint, counted.context,
+                             schedule_id, due_at, worker_set, key)
+        SELECT coalesce(counted.run_id, pg_catalog.nextval('bgw.run_id')), counted.id, counted.definition, counted.name, counted.owner, node.name,
+               coalesce(counted.session_pid, counted.pid), counted.os_pid, counted.final_status, counted.exit_code, counted.command_tag, counted.rows, counted.sqlstate, counted.message, counted.detail, counted.hint, counted.context,
                counted.queued_at, coalesce(counted.started_at, counted.claimed_at), counted.finished_at, counted.main_arg, counted.stop_requested_at, counted.stop_requested_by, counted.gave_up,
-               counted.schedule_id, counted.due_at
+               counted.schedule_id, counted.due_at, counted.worker_set, counted.key
         FROM counted LEFT JOIN bgw.node ON node.id = counted.node_id
     ), decided AS (
         SELECT counted.*, CASE
@@ -69,8 +67,19 @@ BEGIN
         WHERE schedule_state.schedule_id = ended.schedule_id
     ), forgotten AS (
         DELETE FROM bgw.activity USING decided WHERE activity.process_id = decided.id
+    ), orphaned AS (
+        INSERT INTO bgw.signal (process_id, signal)
+        SELECT child.id, 'SIGTERM' FROM decided JOIN bgw.process AS child ON child.parent_id = decided.id
+        WHERE decided.starts_again IS NULL AND child.when_parent_ends = 'terminate'
+    ), unregistered AS (
+        DELETE FROM bgw.process USING decided WHERE process.id = decided.id AND decided.starts_again IS NULL
     )
-    DELETE FROM bgw.process USING decided WHERE process.id = decided.id AND decided.starts_again IS NULL;
+    SELECT process, decided.starts_again, pg_catalog.jsonb_build_object('pid', coalesce(decided.session_pid, decided.pid), 'status', decided.final_status,
+           'exit_code', decided.exit_code, 'sqlstate', pg_catalog.left(decided.sqlstate, 5)) AS details
+    FROM decided JOIN bgw.process ON process.id = decided.id WHERE decided.notify IS NOT NULL
+    LOOP
+        PERFORM bgw.notify_launcher(told.process, CASE WHEN told.starts_again IS NULL THEN 'stopped' ELSE 'restarting' END, told.details);
+    END LOOP;
 END;
 $$;
 COMMENT ON FUNCTION bgw.settle_exits(jsonb) IS

@@ -5,7 +5,7 @@
 CREATE OR REPLACE FUNCTION bgw.stat_workers(
     OUT pid integer, OUT backend_start timestamptz, OUT reported jsonb, OUT handle bigint, OUT name text, OUT status text, OUT node text, OUT os_pid integer,
     OUT restarts integer, OUT last_exit_code integer, OUT last_sqlstate text, OUT last_error text, OUT next_start timestamptz, OUT waiting_for text, OUT settings jsonb,
-    OUT failures integer, OUT gave_up text
+    OUT failures integer, OUT gave_up text, OUT worker_set text, OUT key text
 ) RETURNS SETOF record
 LANGUAGE sql STABLE
 AS $$
@@ -15,7 +15,8 @@ AS $$
            process.id, process.name, process.status, node.name, process.os_pid, process.restarts,
            process.last_exit_code, process.last_sqlstate, process.last_error, process.next_start,
            CASE WHEN process.run_id IS NULL THEN bgw.obstacle(process, worker) END,
-           bgw.own_settings(process.owner, process.name, worker.library_name, bgw.overrides(worker.settings, process.settings)), process.failures, NULL
+           bgw.own_settings(process.owner, process.name, worker.library_name, bgw.overrides(worker.settings, process.settings)), process.failures, NULL,
+           process.worker_set, process.key
     FROM bgw.process LEFT JOIN bgw.worker ON worker.id = process.worker_id
     LEFT JOIN bgw.node ON node.id = process.node_id
     LEFT JOIN bgw.read_activity() AS activity ON activity.process_id = process.id
@@ -23,7 +24,7 @@ AS $$
     SELECT NULL, NULL, '{}', NULL, worker.name, 'stopped', last_run.node, NULL, 0,
            last_run.exit_code, last_run.sqlstate, bgw.error_text(last_run.exit_code, last_run.message, last_run.detail, last_run.hint, last_run.context),
            NULL, CASE WHEN NOT worker.enabled THEN 'worker is not enabled' ELSE 'a launch' || coalesce(': it gave up after ' || last_run.gave_up, '') END,
-           bgw.own_settings(worker.owner, worker.name, worker.library_name, worker.settings), 0, last_run.gave_up
+           bgw.own_settings(worker.owner, worker.name, worker.library_name, worker.settings), 0, last_run.gave_up, NULL, NULL
     FROM bgw.worker
     LEFT JOIN LATERAL (SELECT * FROM bgw.run WHERE run.worker_id = worker.id ORDER BY run.finished_at DESC LIMIT 1) AS last_run ON true
     WHERE NOT worker.unregistered AND NOT EXISTS (SELECT FROM bgw.process WHERE process.worker_id = worker.id)
@@ -86,7 +87,7 @@ COMMENT ON FUNCTION bgw.own_settings(oid, text, text, jsonb) IS 'Settings whose 
 CREATE OR REPLACE VIEW public.bgw_stat_activity AS
     SELECT live.*, worker.handle, worker.name, worker.status, worker.node, worker.os_pid, worker.restarts, worker.last_exit_code,
            worker.last_sqlstate, worker.last_error, worker.next_start, worker.waiting_for, worker.settings,
-           worker.failures, worker.gave_up
+           worker.worker_set, worker.key, worker.failures, worker.gave_up
     FROM bgw.stat_workers() AS worker
     LEFT JOIN pg_catalog.pg_stat_activity AS activity ON activity.pid = worker.pid AND activity.backend_start = worker.backend_start
     CROSS JOIN LATERAL pg_catalog.jsonb_populate_record(activity, CASE WHEN activity.pid IS NULL THEN worker.reported ELSE '{}' END) AS live;
@@ -104,6 +105,7 @@ COMMENT ON VIEW public.bgw_stat_activity IS
   waiting_for     why it is not running
   settings        the settings that carry its name or its library''s, and those given to bgw_register or bgw_launch, with the values
                   that this process uses, as SHOW prints them
+  worker_set, key   given to bgw_launch
   failures        in a row, none after a healthy period
   gave_up         why it is not started again although it restarts
 Example: SELECT name, status, pid, state, waiting_for, last_error FROM bgw_stat_activity;';

@@ -18,4 +18,5 @@ export type { LockMode } from './locks.ts';
 export type { HeldLock, LockOptions, SharedMemory } from './shared-memory.ts';
 export type { Segment } from './shared-memory-server.ts';
 export type { FieldType, Struct, StructFields } from './struct.ts';
+export type { Child, ChildExit, WorkerSet, WorkerSetOptions } from './worker-set.ts';
 export { BgwError, type BgwErrorFields } from '../errors.ts';

@@ -34,6 +34,7 @@ export class SpiSession {
   readonly #config: ClientConfig;
   readonly #hooks: SessionHooks;
   #client: pg.Client | undefined;
+  readonly #channels = new Map<string, () => void>();
   #open: Spi | undefined;
   #idleTimer: NodeJS.Timeout | undefined;
 
@@ -58,8 +59,18 @@ export class SpiSession {
       throw error;
     } finally {
       this.#open = undefined;
-      this.#idleTimer = setTimeout(() => void this.close(), IDLE_FOR).unref();
+      if (this.#channels.size === 0) this.#idleTimer = setTimeout(() => void this.close(), IDLE_FOR).unref();
     }
+  }
+
+  /**
+   * Calls `heard` at each notification of the channel.  The session stays open for it; after a loss the next transaction
+   * opens another, so what must not be missed is to be looked up as well.
+   */
+  async listen(channel: string, heard: () => void): Promise<void> {
+    this.#channels.set(channel, heard);
+    const client = await this.#connect();
+    await listenTo(client, channel);
   }
 
   async close(): Promise<void> {
@@ -82,10 +93,16 @@ export class SpiSession {
       this.#hooks.closed(pid);
       if (this.#client === client) this.#client = undefined;
     });
+    client.on('notification', ({ channel }) => this.#channels.get(channel)?.());
     await this.#hooks.register(pid);
+    for (const channel of this.#channels.keys()) await listenTo(client, channel);
     this.#client = client;
     return client;
   }
+}
+
+async function listenTo(client: pg.Client, channel: string): Promise<void> {
+  await client.query(`LISTEN ${client.escapeIdentifier(channel)}`);
 }
 
 async function execute<Row extends QueryResultRow>(

@@ -9,6 +9,7 @@ import { Latch } from './latch.ts';
 import { type Guc, typedValue } from './library.ts';
 import type { SharedMemory } from './shared-memory.ts';
 import { type Spi, SpiSession } from './spi.ts';
+import { WorkerSet, type WorkerSetOptions } from './worker-set.ts';
 
 /** The signals that a worker gets, from bgw_signal or from the operating system. */
 export type WorkerSignal = 'SIGHUP' | 'SIGTERM' | 'SIGINT' | 'SIGUSR1';
@@ -63,7 +64,12 @@ export class Worker {
     this.#context = context;
     this.#settings = byName(context.settings);
     this.#spi = new SpiSession(
-      { ...context.connection, application_name: `bgworker: ${context.name}` },
+      {
+        ...context.connection,
+        application_name: `bgworker: ${context.name}`,
+        // By it bgw_launch knows who launches.
+        options: `${context.connection.options ?? ''} -c bgw.handle=${context.handle}`,
+      },
       {
         register: context.register,
         closed: (pid) => context.send({ kind: 'session_closed', pid }),
@@ -110,12 +116,7 @@ export class Worker {
    * Inside another `transaction` it is part of that one. Errors: 55000 without the flag backend_database_connection.
    */
   async transaction<Result>(work: (spi: Spi) => Promise<Result>): Promise<Result> {
-    if (!this.#context.flags.includes('backend_database_connection')) {
-      throw new BgwError('55000', {
-        message: `worker "${this.name}" has no database connection`,
-        hint: 'Register it with the flag "backend_database_connection".',
-      });
-    }
+    this.#checkConnection();
     return this.#spi.transaction(work);
   }
 
@@ -129,6 +130,26 @@ export class Worker {
     throw new BgwError('55000', {
       message: `worker "${this.name}" has no access to shared memory`,
       hint: 'Register it with the flag "shmem_access".',
+    });
+  }
+
+  /**
+   * Closes the session of `transaction` until the next one: a worker that sleeps is then not in the way of DROP DATABASE.
+   */
+  async disconnect(): Promise<void> {
+    await this.#spi.close();
+  }
+
+  /**
+   * A manager for the processes of a worker set: launches, watches and ends children by key. See {@link WorkerSet}.
+   * Errors: 55000 without the flag backend_database_connection.
+   */
+  workerSet(name: string, options: WorkerSetOptions): WorkerSet {
+    this.#checkConnection();
+    return new WorkerSet(name, options, {
+      transaction: (work) => this.transaction(work),
+      listen: (heard) => this.#spi.listen(name, heard),
+      latch: this.latch,
     });
   }
 
@@ -193,6 +214,14 @@ export class Worker {
   #requestShutdown(message: string): void {
     this.#shutdownRequested = true;
     this.#context.sharedMemory?.interrupt(new BgwError('57P01', { message }));
+  }
+
+  #checkConnection(): void {
+    if (this.#context.flags.includes('backend_database_connection')) return;
+    throw new BgwError('55000', {
+      message: `worker "${this.name}" has no database connection`,
+      hint: 'Register it with the flag "backend_database_connection".',
+    });
   }
 
   #milliseconds(naptime: number | Guc<number>): number {
