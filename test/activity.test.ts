@@ -19,7 +19,7 @@ test('it has the columns of pg_stat_activity, in their order and with their type
       .join(', '),
   ).toBe(
     'handle, name, status, node, os_pid, restarts, last_exit_code, last_sqlstate, last_error, next_start, waiting_for, settings, ' +
-      'failures, gave_up, worker_set, key',
+      'worker_set, key, failures, gave_up',
   );
 });
 
