@@ -28,7 +28,7 @@ test('the history has the columns that it promises', async ({ db }) => {
   const { fields } = await db.query('SELECT * FROM bgw_run_history');
   expect(fields.map(({ name }) => name).join(', ')).toBe(
     'run_id, handle, name, owner, node, pid, status, exit_code, command_tag, rows, sqlstate, message, detail, hint, context, ' +
-      'queued_at, started_at, finished_at, main_arg, gave_up, worker_set, key',
+      'queued_at, started_at, finished_at, main_arg, gave_up, due_at, worker_set, key',
   );
 });
 
