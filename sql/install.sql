@@ -51,4 +51,5 @@
 \ir workers/hello_notify.sql
 \ir workers/count_relations.sql
 \ir workers/kill_idle.sql
+\ir workers/auth_counter.sql
 \ir workers/worker_spi.sql

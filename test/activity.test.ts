@@ -29,11 +29,13 @@ test('it lists every registered worker, running or not', async ({ db, controller
   await until(() => db.value(`SELECT bool_or(status = 'started') FROM bgw_stat_activity`));
   const { rows } = await db.query('SELECT name, status, waiting_for FROM bgw_stat_activity ORDER BY name');
   expect(rows).toEqual([
+    { name: 'auth_counter', status: 'stopped', waiting_for: 'a launch' },
     { name: 'count_relations', status: 'stopped', waiting_for: 'a launch' },
     { name: 'hello_notify', status: 'stopped', waiting_for: 'a launch' },
     { name: 'hello_signal', status: 'stopped', waiting_for: 'a launch' },
     { name: 'hello_world', status: 'started', waiting_for: null },
     { name: 'kill_idle', status: 'stopped', waiting_for: 'a launch' },
+    { name: 'standby_watch', status: 'stopped', waiting_for: 'a launch' },
     { name: 'worker_spi', status: 'stopped', waiting_for: 'a launch' },
     { name: 'wraparound_watch', status: 'stopped', waiting_for: 'a launch' },
     { name: 'wraparound_watch_database', status: 'stopped', waiting_for: 'a launch' },
