@@ -1,6 +1,6 @@
 /**
  * Worker libraries: the ES modules in the directories that the operator has listed.  SQL names one, never a path (A6).
- * Each is loaded in a process of its own, so that what its init throws or never returns from stays its own problem.
+ * Each but ours is loaded in a process of its own, so that what its init throws or never returns from stays its own problem.
  * PostgreSQL counterpart: dynamic_library_path, shared_preload_libraries, _PG_init.
  */
 import { readdir } from 'node:fs/promises';
@@ -11,13 +11,16 @@ import { forkWorkerProcess } from './hosts/fork.ts';
 import type { Observe } from './observation.ts';
 import { localRunId, type StartOrder } from './orders.ts';
 import type { SettingDefinition, SettingMessage, ToController, ToWorker, WorkerDefinition } from './sdk/channel.ts';
-import type { Definitions } from './sdk/library.ts';
+import { type Definitions, runInit } from './sdk/library.ts';
 
 /** The directory of the workers that ship. */
-const SHIPPED = fileURLToPath(new URL('workers/', import.meta.url));
+const SHIPPED_URL = new URL('workers/', import.meta.url).href;
+const SHIPPED = fileURLToPath(SHIPPED_URL);
 const EXTENSIONS = import.meta.url.endsWith('.ts') ? ['.js', '.mjs', '.ts'] : ['.js', '.mjs'];
 /** An init defines; it has nothing to wait for. */
 const INIT_WITHIN = 15_000;
+
+type InitMessage = ToWorker & { kind: 'init' };
 
 export interface LibraryOptions {
   directories: readonly string[];
@@ -55,7 +58,7 @@ export async function loadLibraries({
     [...files].map(async ([name, url]) => {
       const preloaded = preload.includes(name);
       try {
-        const definitions = await runInitApart({
+        const definitions = await (url.startsWith(SHIPPED_URL) ? runInitHere : runInitApart)({
           kind: 'init',
           library: url,
           name,
@@ -142,7 +145,13 @@ async function list(directory: string): Promise<string[]> {
   }
 }
 
-async function runInitApart(message: ToWorker & { kind: 'init' }): Promise<Definitions> {
+/** The workers that ship are ours: no process has to keep their init apart. */
+async function runInitHere({ library, name, preloaded, settings }: InitMessage): Promise<Definitions> {
+  const values = new Map(settings.map((setting) => [setting.name, setting.setting]));
+  return runInit((await import(library)) as Record<string, unknown>, { name, preloaded, values });
+}
+
+async function runInitApart(message: InitMessage): Promise<Definitions> {
   const child = forkWorkerProcess();
   const timer = setTimeout(() => child.kill('SIGKILL'), INIT_WITHIN);
   try {

@@ -149,7 +149,7 @@ describe('src/', () => {
     'catalog', // the calls of sql/control
     'doorbell', // LISTEN
     /^sessions\//, // reset, identity
-    'sdk/spi', // transactions of a TypeScript worker
+    /^sdk\/spi/, // transactions of a TypeScript worker
     'sdk/worker-set', // launches on behalf of a worker, as its user would
     /^workers\//, // workers are written as a user's are
     'migrate',

@@ -13,7 +13,7 @@ export {
 } from './library.ts';
 export type { LogFields, LogLevel, MainLoopOptions, Worker, WorkerSignal } from './worker.ts';
 export type { Latch, WakeReason } from './latch.ts';
-export type { Spi, SpiResult } from './spi.ts';
+export { type Cursor, type ExecuteOptions, getValue, type Plan, type Spi, type SpiResult } from './spi.ts';
 export type { LockMode } from './locks.ts';
 export type { HeldLock, LockOptions, SharedMemory } from './shared-memory.ts';
 export type { Segment } from './shared-memory-server.ts';

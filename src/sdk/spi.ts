@@ -1,9 +1,10 @@
 /**
- * SQL from a worker: statements in transactions on a session of its owner, opened when first needed and closed when it
- * has been idle for a while.  PostgreSQL counterpart: SPI_connect, SPI_execute, StartTransactionCommand.
+ * SQL from a worker, inside a transaction: statements, prepared plans, cursors, subtransactions.
+ * PostgreSQL counterpart: SPI_execute, SPI_prepare, SPI_cursor_open, SPI_getbinval, BeginInternalSubTransaction.
+ * The session it runs on: src/sdk/spi-session.ts.
  */
-import type { ClientConfig, QueryResultRow } from 'pg';
-import pg from 'pg';
+import pg, { type QueryResult, type QueryResultRow } from 'pg';
+import { BgwError } from '../errors.ts';
 
 /** What a statement returned. */
 export interface SpiResult<Row> {
@@ -14,102 +15,233 @@ export interface SpiResult<Row> {
   command: string;
 }
 
-/** Inside a transaction. */
+export interface ExecuteOptions {
+  /** Refuses to change anything, as SPI_execute with read_only does: a write fails with 25006. Default false. */
+  readOnly?: boolean | undefined;
+  /** At most so many rows are computed and returned; the statement has to be a query. Default: all. */
+  limit?: number | undefined;
+  /**
+   * How values arrive. `usual` (default): as pg gives them: bigint and numeric as strings, times as Date (milliseconds), json
+   * parsed.  `exact`: bigint as bigint, and times as text with their microseconds; the rest as before.
+   */
+  values?: 'usual' | 'exact' | undefined;
+}
+
+/** A statement that was parsed once; kept until the worker ends (SPI_keepplan). */
+export interface Plan {
+  readonly text: string;
+  /** @internal Its name in a session. */
+  readonly name: string;
+}
+
+/** Rows of a query, a few at a time. Closed at the end of its transaction at the latest. */
+export interface Cursor<Row> extends AsyncIterable<Row> {
+  /** The next `count` rows; fewer at the end. */
+  fetch(count: number): Promise<Row[]>;
+  /** Leaves out `count` rows. Returns how many there were. */
+  move(count: number): Promise<number>;
+  close(): Promise<void>;
+}
+
+/** Inside a transaction. After its end every call fails with 25P01. */
 export interface Spi {
   /** Runs one statement with parameters $1, $2, ... Errors: those of the server, as pg's DatabaseError. */
-  execute<Row extends QueryResultRow = QueryResultRow>(text: string, values?: unknown[]): Promise<SpiResult<Row>>;
+  execute<Row extends QueryResultRow = QueryResultRow>(
+    text: string,
+    values?: unknown[],
+    options?: ExecuteOptions,
+  ): Promise<SpiResult<Row>>;
+
+  /** Parses a statement, for executePlan in this and later transactions. Errors: those of the server. */
+  prepare(text: string): Promise<Plan>;
+
+  /** Runs a plan. On a session that does not know it, it is parsed again. */
+  executePlan<Row extends QueryResultRow = QueryResultRow>(
+    plan: Plan,
+    values?: unknown[],
+    options?: ExecuteOptions,
+  ): Promise<SpiResult<Row>>;
+
+  /**
+   * Opens a cursor for a query. Read it with `for await`, or with fetch.
+   *
+   * @example
+   * for await (const row of await spi.openCursor('SELECT * FROM big')) await work(row);
+   */
+  openCursor<Row extends QueryResultRow = QueryResultRow>(
+    text: string,
+    values?: unknown[],
+    options?: Pick<ExecuteOptions, 'values'>,
+  ): Promise<Cursor<Row>>;
+
+  /** Runs `work` in a subtransaction: what it throws rolls back what it did, and only that, and is thrown on. Nests. */
+  subtransaction<Result>(work: () => Promise<Result>): Promise<Result>;
+
+  /** Calls `callback` when the transaction has ended, however; with whether it was committed. The last one first. */
+  onEnd(callback: (committed: boolean) => void): void;
 }
 
-export interface SessionHooks {
-  /** Called with the backend before it runs anything; it runs nothing before this resolves. */
-  register: (pid: number) => Promise<void>;
-  closed: (pid: number) => void;
-  notice: (message: string) => void;
+/**
+ * The value of a column by name, or by number from 1 (SPI_fnumber), where a misspelt name must not pass for NULL.
+ * Errors: 42703 there is no such column.
+ */
+export function getValue(row: QueryResultRow, column: string | number): unknown {
+  const name = typeof column === 'number' ? Object.keys(row)[column - 1] : column;
+  if (name !== undefined && Object.hasOwn(row, name)) return row[name] as unknown;
+  throw new BgwError('42703', {
+    message:
+      typeof column === 'number' ? `column number ${column} does not exist` : `column "${column}" does not exist`,
+    hint: `Columns: ${Object.keys(row).join(', ')}.`,
+  });
 }
 
-/** Idle sessions cost the server memory, and can stand in the way of DROP DATABASE. */
-const IDLE_FOR = 60_000;
+/** Rows that `for await` over a cursor reads at a time. */
+const READ_AHEAD = 100;
 
-export class SpiSession {
-  readonly #config: ClientConfig;
-  readonly #hooks: SessionHooks;
-  #client: pg.Client | undefined;
-  readonly #channels = new Map<string, () => void>();
-  #open: Spi | undefined;
-  #idleTimer: NodeJS.Timeout | undefined;
+let lastPlan = 0;
 
-  constructor(config: ClientConfig, hooks: SessionHooks) {
-    this.#config = config;
-    this.#hooks = hooks;
+/** The Spi of one transaction. */
+export class TransactionSpi implements Spi {
+  readonly #client: pg.Client;
+  readonly #callbacks: ((committed: boolean) => void)[] = [];
+  hasEnded: boolean = false;
+  #lastName = 0;
+
+  constructor(client: pg.Client) {
+    this.#client = client;
   }
 
-  /** Runs `work` in a transaction: a new one, which it commits or rolls back, or the one that is open already. */
-  async transaction<Result>(work: (spi: Spi) => Promise<Result>): Promise<Result> {
-    if (this.#open) return work(this.#open);
-    const client = await this.#connect();
-    await client.query('BEGIN');
-    this.#open = { execute: (text, values) => execute(client, text, values) };
+  async execute<Row extends QueryResultRow>(
+    text: string,
+    values: unknown[] = [],
+    options: ExecuteOptions = {},
+  ): Promise<SpiResult<Row>> {
+    return this.#run<Row>({ text, values }, options);
+  }
+
+  async prepare(text: string): Promise<Plan> {
+    lastPlan += 1;
+    const name = `bgw_plan_${lastPlan}`;
+    await this.#query({ text: `PREPARE ${name} AS ${text}`, queryMode: 'extended' });
+    await this.#query({ text: `DEALLOCATE ${name}` });
+    return { name, text };
+  }
+
+  async executePlan<Row extends QueryResultRow>(
+    { name, text }: Plan,
+    values: unknown[] = [],
+    options: ExecuteOptions = {},
+  ): Promise<SpiResult<Row>> {
+    // A cursor stands for another statement than the plan.
+    return this.#run<Row>(options.limit === undefined ? { name, text, values } : { text, values }, options);
+  }
+
+  async openCursor<Row extends QueryResultRow>(
+    text: string,
+    values: unknown[] = [],
+    options: Pick<ExecuteOptions, 'values'> = {},
+  ): Promise<Cursor<Row>> {
+    const name = this.#nextName('cursor');
+    await this.#query({ text: `DECLARE ${name} CURSOR FOR ${text}`, values, queryMode: 'extended' });
+    const types = typesOf(options);
+    const fetch = async (count: number): Promise<Row[]> =>
+      (await this.#query<Row>({ text: `FETCH FORWARD ${checkCount(count)} FROM ${name}`, ...types })).rows;
+    return {
+      fetch,
+      move: async (count) =>
+        (await this.#query({ text: `MOVE FORWARD ${checkCount(count)} IN ${name}` })).rowCount ?? 0,
+      close: async () => void (await this.#query({ text: `CLOSE ${name}` })),
+      async *[Symbol.asyncIterator]() {
+        for (let rows = await fetch(READ_AHEAD); rows.length > 0; rows = await fetch(READ_AHEAD)) yield* rows;
+      },
+    };
+  }
+
+  async subtransaction<Result>(work: () => Promise<Result>): Promise<Result> {
+    const name = this.#nextName('subtransaction');
+    await this.#query({ text: `SAVEPOINT ${name}` });
     try {
-      const result = await work(this.#open);
-      await client.query('COMMIT');
+      const result = await work();
+      await this.#query({ text: `RELEASE ${name}` });
       return result;
     } catch (error) {
-      // A connection that is lost has rolled back by itself.
-      await client.query('ROLLBACK').catch(() => undefined);
+      // On a lost connection there is nothing to go back to, and the next statement says so.
+      if (!this.hasEnded) await this.#query({ text: `ROLLBACK TO ${name}` }).catch(() => undefined);
       throw error;
-    } finally {
-      this.#open = undefined;
-      if (this.#channels.size === 0) this.#idleTimer = setTimeout(() => void this.close(), IDLE_FOR).unref();
     }
   }
 
-  /**
-   * Calls `heard` at each notification of the channel.  The session stays open for it; after a loss the next transaction
-   * opens another, so what must not be missed is to be looked up as well.
-   */
-  async listen(channel: string, heard: () => void): Promise<void> {
-    this.#channels.set(channel, heard);
-    const client = await this.#connect();
-    await listenTo(client, channel);
+  onEnd(callback: (committed: boolean) => void): void {
+    this.#check();
+    this.#callbacks.unshift(callback);
   }
 
-  async close(): Promise<void> {
-    clearTimeout(this.#idleTimer);
-    const client = this.#client;
-    this.#client = undefined;
-    await client?.end();
+  /** The transaction is over: what somebody still does with it is an error of theirs. */
+  end(committed: boolean): void {
+    this.hasEnded = true;
+    for (const callback of this.#callbacks) callback(committed);
   }
 
-  async #connect(): Promise<pg.Client> {
-    clearTimeout(this.#idleTimer);
-    if (this.#client) return this.#client;
-    const client = new pg.Client({ ...this.#config, keepAlive: true, pipeline: true });
-    client.on('error', () => undefined); // the statement in flight, or the next one, says so
-    client.on('notice', ({ message }) => this.#hooks.notice(message ?? ''));
-    await client.connect();
-    const { rows } = await client.query<{ pid: number }>('SELECT pg_catalog.pg_backend_pid() AS pid');
-    const pid = rows[0]?.pid ?? 0;
-    client.once('end', () => {
-      this.#hooks.closed(pid);
-      if (this.#client === client) this.#client = undefined;
+  async #run<Row extends QueryResultRow>(
+    statement: pg.QueryConfig,
+    { readOnly = false, limit, values }: ExecuteOptions,
+  ): Promise<SpiResult<Row>> {
+    if (readOnly) {
+      // At the end of a subtransaction, however it ends, the mode is again what it was.
+      return this.subtransaction(async () => {
+        await this.#query({ text: 'SET LOCAL transaction_read_only TO on' });
+        return this.#run<Row>(statement, { limit, values });
+      });
+    }
+    if (limit !== undefined) {
+      const cursor = await this.openCursor<Row>(statement.text, statement.values, { values });
+      const rows = await cursor.fetch(limit);
+      await cursor.close();
+      return { rows, processed: rows.length, command: 'SELECT' };
+    }
+    const { rows, rowCount, command } = await this.#query<Row>({ ...statement, ...typesOf({ values }) });
+    // The plans of this session are gone; pg would take them for known.
+    if (command === 'DEALLOCATE' || command === 'DISCARD') forgetPlans(this.#client);
+    return { rows, processed: rowCount ?? 0, command };
+  }
+
+  async #query<Row extends QueryResultRow>(
+    statement: pg.QueryConfig & { queryMode?: string },
+  ): Promise<QueryResult<Row>> {
+    this.#check();
+    return this.#client.query<Row>(statement);
+  }
+
+  #check(): void {
+    if (!this.hasEnded) return;
+    throw new BgwError('25P01', {
+      message: 'there is no transaction in progress',
+      detail: 'The transaction that this spi was given for has ended.',
+      hint: 'Await everything that runs inside bgw.transaction.',
     });
-    client.on('notification', ({ channel }) => this.#channels.get(channel)?.());
-    await this.#hooks.register(pid);
-    for (const channel of this.#channels.keys()) await listenTo(client, channel);
-    this.#client = client;
-    return client;
+  }
+
+  #nextName(kind: string): string {
+    this.#lastName += 1;
+    return `bgw_${kind}_${this.#lastName}`;
   }
 }
 
-async function listenTo(client: pg.Client, channel: string): Promise<void> {
-  await client.query(`LISTEN ${client.escapeIdentifier(channel)}`);
+function checkCount(count: number): number {
+  if (Number.isSafeInteger(count) && count >= 0) return count;
+  throw new BgwError('22023', { message: `invalid number of rows: ${count}` });
 }
 
-async function execute<Row extends QueryResultRow>(
-  client: pg.Client,
-  text: string,
-  values: unknown[] = [],
-): Promise<SpiResult<Row>> {
-  const { rows, rowCount, command } = await client.query<Row>(text, values);
-  return { rows, processed: rowCount ?? 0, command };
+const { builtins } = pg.types;
+const EXACT = new pg.TypeOverrides();
+EXACT.setTypeParser(builtins.INT8, BigInt);
+for (const type of [builtins.TIMESTAMPTZ, builtins.TIMESTAMP, builtins.DATE]) EXACT.setTypeParser(type, String);
+
+function typesOf({ values }: Pick<ExecuteOptions, 'values'>): { types?: pg.CustomTypesConfig } {
+  return values === 'exact' ? { types: EXACT } : {};
+}
+
+function forgetPlans(client: pg.Client): void {
+  const { connection } = client as pg.Client & { connection: { parsedStatements: object } };
+  connection.parsedStatements = {};
 }

@@ -8,7 +8,8 @@ import type { SettingMessage, ToController } from './channel.ts';
 import { Latch } from './latch.ts';
 import { type Guc, typedValue } from './library.ts';
 import type { SharedMemory } from './shared-memory.ts';
-import { type Spi, SpiSession } from './spi.ts';
+import type { Spi } from './spi.ts';
+import { SpiSession } from './spi-session.ts';
 import { WorkerSet, type WorkerSetOptions } from './worker-set.ts';
 
 /** The signals that a worker gets, from bgw_signal or from the operating system. */
@@ -19,9 +20,9 @@ export type LogLevel = 'DEBUG' | 'LOG' | 'INFO' | 'NOTICE' | 'WARNING';
 
 /** DETAIL, HINT and SQLSTATE of a log line. */
 export interface LogFields {
-  code?: string;
-  detail?: string;
-  hint?: string;
+  code?: string | undefined;
+  detail?: string | undefined;
+  hint?: string | undefined;
 }
 
 export interface MainLoopOptions {
@@ -73,7 +74,8 @@ export class Worker {
       {
         register: context.register,
         closed: (pid) => context.send({ kind: 'session_closed', pid }),
-        notice: (message) => this.ereport('NOTICE', message),
+        notice: ({ severity, message, code, detail, hint }) =>
+          this.ereport(levelOf(severity), message ?? '', { code: code === '00000' ? undefined : code, detail, hint }),
       },
     );
   }
@@ -118,6 +120,15 @@ export class Worker {
   async transaction<Result>(work: (spi: Spi) => Promise<Result>): Promise<Result> {
     this.#checkConnection();
     return this.#spi.transaction(work);
+  }
+
+  /**
+   * Runs one statement outside of a transaction block, as VACUUM and REINDEX CONCURRENTLY need it.
+   * Errors: those of the server, 25001 inside of `transaction`, 55000 without the flag backend_database_connection.
+   */
+  async command(text: string): Promise<void> {
+    this.#checkConnection();
+    await this.#spi.command(text);
   }
 
   /**
@@ -228,6 +239,14 @@ export class Worker {
     if (typeof naptime === 'number') return naptime;
     return this.guc(naptime) * (MILLISECONDS[this.#settings.get(naptime.name)?.unit ?? 'ms'] ?? 1);
   }
+}
+
+const LEVELS: readonly string[] = ['DEBUG', 'LOG', 'INFO', 'NOTICE', 'WARNING'] satisfies LogLevel[];
+
+/** The severity of a notice of the server; its debug levels have numbers. */
+function levelOf(severity = 'NOTICE'): LogLevel {
+  const level = severity.replace(/\d$/, '');
+  return LEVELS.includes(level) ? (level as LogLevel) : 'NOTICE';
 }
 
 function byName(settings: readonly SettingMessage[]): Map<string, SettingMessage> {

@@ -1,0 +1,149 @@
+/**
+ * The session of a worker: opened when first needed, closed when it has been idle for a while; one transaction at a time.
+ * PostgreSQL counterpart: BackgroundWorkerInitializeConnection, StartTransactionCommand, CommitTransactionCommand.
+ */
+import { AsyncLocalStorage } from 'node:async_hooks';
+import pg, { type ClientConfig } from 'pg';
+import type { NoticeMessage } from 'pg-protocol/dist/messages.js';
+import { BgwError } from '../errors.ts';
+import { type Spi, TransactionSpi } from './spi.ts';
+
+export interface SessionHooks {
+  /** Called with the backend before it runs anything; it runs nothing before this resolves. */
+  register: (pid: number) => Promise<void>;
+  closed: (pid: number) => void;
+  notice: (notice: NoticeMessage) => void;
+}
+
+/** Idle sessions cost the server memory, and can stand in the way of DROP DATABASE. */
+const IDLE_FOR = 60_000;
+
+export class SpiSession {
+  readonly #config: ClientConfig;
+  readonly #hooks: SessionHooks;
+  readonly #channels = new Map<string, () => void>();
+  /** The transaction that the calling code is inside of: a call from elsewhere waits for its end instead of joining it. */
+  readonly #inside = new AsyncLocalStorage<TransactionSpi>();
+  #client: pg.Client | undefined;
+  /** Resolves when what was asked for before has ended. */
+  #turn: Promise<unknown> = Promise.resolve();
+  #idleTimer: NodeJS.Timeout | undefined;
+
+  constructor(config: ClientConfig, hooks: SessionHooks) {
+    this.#config = config;
+    this.#hooks = hooks;
+  }
+
+  /** Runs `work` in a transaction: in the one that the caller is inside of, or a new one, which it commits or rolls back. */
+  async transaction<Result>(work: (spi: Spi) => Promise<Result>): Promise<Result> {
+    const open = this.#inside.getStore();
+    if (open && !open.hasEnded) return work(open);
+    return this.#inTurn(async (client) => {
+      await client.query('BEGIN');
+      const spi = new TransactionSpi(client);
+      try {
+        const result = await this.#inside.run(spi, () => work(spi));
+        await commit(client);
+        spi.end(true);
+        return result;
+      } catch (error) {
+        // A connection that is lost has rolled back by itself.
+        await client.query('ROLLBACK').catch(() => this.#forget(client));
+        spi.end(false);
+        throw error;
+      }
+    });
+  }
+
+  /** Runs one statement outside of a transaction block. Errors: 25001 inside of one. */
+  async command(text: string): Promise<void> {
+    const open = this.#inside.getStore();
+    if (open && !open.hasEnded) {
+      throw new BgwError('25001', {
+        message: 'a command cannot run inside a transaction',
+        hint: 'Call bgw.command outside of bgw.transaction.',
+      });
+    }
+    await this.#inTurn((client) => client.query(text));
+  }
+
+  /**
+   * Calls `heard` at each notification of the channel.  The session stays open for it; after a loss the next transaction
+   * opens another, so what must not be missed is to be looked up as well.
+   */
+  async listen(channel: string, heard: () => void): Promise<void> {
+    this.#channels.set(channel, heard);
+    const open = this.#inside.getStore();
+    if (open && !open.hasEnded) await listenTo(await this.#connect(), channel);
+    else await this.#inTurn((client) => listenTo(client, channel));
+  }
+
+  async close(): Promise<void> {
+    clearTimeout(this.#idleTimer);
+    const client = this.#client;
+    this.#client = undefined;
+    await client?.end();
+  }
+
+  /** The next transaction opens another. */
+  #forget(client: pg.Client): void {
+    if (this.#client === client) this.#client = undefined;
+  }
+
+  async #inTurn<Result>(work: (client: pg.Client) => Promise<Result>): Promise<Result> {
+    const result = this.#turn.then(async () => work(await this.#connect()));
+    this.#turn = result
+      .catch(() => undefined)
+      .then(() => {
+        if (this.#channels.size === 0) this.#idleTimer = setTimeout(() => void this.close(), IDLE_FOR).unref();
+      });
+    return result;
+  }
+
+  async #connect(): Promise<pg.Client> {
+    clearTimeout(this.#idleTimer);
+    if (this.#client) return this.#client;
+    const client = new pg.Client({ ...this.#config, keepAlive: true, pipeline: true });
+    client.on('error', () => undefined); // the statement in flight, or the next one, says so
+    client.on('notice', (notice) => this.#hooks.notice(notice));
+    await client.connect();
+    try {
+      const { rows } = await client.query<{ pid: number }>('SELECT pg_catalog.pg_backend_pid() AS pid');
+      const pid = rows[0]?.pid ?? 0;
+      client.once('end', () => {
+        this.#hooks.closed(pid);
+        this.#forget(client);
+      });
+      client.on('notification', ({ channel }) => this.#channels.get(channel)?.());
+      await this.#hooks.register(pid);
+      for (const channel of this.#channels.keys()) await listenTo(client, channel);
+    } catch (error) {
+      await client.end().catch(() => undefined);
+      throw error;
+    }
+    this.#client = client;
+    return client;
+  }
+}
+
+async function listenTo(client: pg.Client, channel: string): Promise<void> {
+  await client.query(`LISTEN ${client.escapeIdentifier(channel)}`);
+}
+
+/** Errors: 25P02 an error was caught and not rolled back, 2D000 the work ended the transaction itself. */
+async function commit(client: pg.Client): Promise<void> {
+  const status = client.getTransactionStatus();
+  if (status === 'I') {
+    throw new BgwError('2D000', {
+      message: 'the work of bgw.transaction ended its transaction',
+      hint: 'It is committed when the work returns, and rolled back when it throws.',
+    });
+  }
+  const { command } = await client.query('COMMIT');
+  if (command === 'ROLLBACK') {
+    throw new BgwError('25P02', {
+      message: 'the transaction was rolled back: one of its statements had failed',
+      hint: 'Let the error through, or run what may fail in spi.subtransaction.',
+    });
+  }
+}
