@@ -52,4 +52,5 @@
 \ir workers/count_relations.sql
 \ir workers/kill_idle.sql
 \ir workers/auth_counter.sql
+\ir workers/table_stats.sql
 \ir workers/worker_spi.sql

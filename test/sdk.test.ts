@@ -181,7 +181,7 @@ test('a library that cannot be loaded is one clear line, and the others load', a
     'not_exported: library "not_exported": the function of worker "x" is not exported',
     'throws: init went wrong',
   ]);
-  expect(controller.observations.filter(({ kind }) => kind === 'library_loaded')).toHaveLength(7);
+  expect(controller.observations.filter(({ kind }) => kind === 'library_loaded')).toHaveLength(9);
   await ended(db, await launch(db, 'probe_printing'));
 });
 

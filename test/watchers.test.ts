@@ -174,10 +174,12 @@ describe('standby_watch', () => {
       'gone primary',
     ]);
     expect(heard).toEqual(['lagging', 'recovered', 'gone']);
-    const { rows: said } = await app.query(
-      `SELECT severity, message FROM bgw_log WHERE name = 'standby_watch' ORDER BY id`,
-    );
-    expect(said.map(({ severity, message }) => `${severity} ${message}`)).toEqual([
+    const said = `SELECT array_agg(severity || ' ' || message ORDER BY id) AS said FROM bgw_log WHERE name = 'standby_watch'`;
+    const lines = await until(async () => {
+      const { rows: found } = await app.query<{ said: string[] }>(said);
+      return found[0]?.said.length === 3 && found[0].said;
+    });
+    expect(lines).toEqual([
       expect.stringMatching(/^WARNING standby ".*" lags: \d+ bytes/),
       expect.stringMatching(/^LOG standby ".*" has caught up: \d+ bytes/),
       expect.stringMatching(/^WARNING standby ".*" is gone$/),
