@@ -127,7 +127,7 @@ export class Catalog implements Signaller {
     return rows;
   }
 
-  async defineLibrary({ settings, workers, prefixes = [] }: Definitions & { prefixes?: string[] }): Promise<void> {
+  async defineLibrary({ settings, workers, prefixes }: Definitions): Promise<void> {
     await this.#row(
       'SELECT bgw.define_library($1, $2, $3)',
       [settings, workers, prefixes].map((part) => JSON.stringify(part)),

@@ -34,6 +34,8 @@ export interface ControllerOptions extends NodeSettings {
 
 /** Milliseconds between SIGTERM and the end by force. */
 const GRACE = 5000;
+/** As long as an init has when libraries are loaded: a worker runs it again. */
+const START_WITHIN = 15_000;
 /** Sessions beyond max_worker_processes, so that napping workers get on while long commands fill every slot. */
 const SPARE_SESSIONS = 2;
 
@@ -194,7 +196,14 @@ export class Controller {
 
   #createHost(order: StartOrder): Host {
     const { clock, connection } = this.#options;
-    const context = { clock, events: this.#events, observe: this.#observe, server: this.#node, grace: GRACE };
+    const context = {
+      clock,
+      events: this.#events,
+      observe: this.#observe,
+      server: this.#node,
+      grace: GRACE,
+      startWithin: START_WITHIN,
+    };
     if (order.command !== null) return new SqlHost(order, this.#pool, context);
     const library = this.#libraries.find(({ name }) => name === order.library_name)?.url ?? '';
     return new ProcessHost(order, { library, connection, process: this.#createProcess(order) }, context);

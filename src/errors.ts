@@ -63,7 +63,22 @@ export interface ErrorDescription {
 
 /** Says what any thrown value, or any notice of the server, is in PostgreSQL's terms. Never throws. */
 export function describeError(error: unknown): ErrorDescription {
-  if (typeof error !== 'object' || error === null) return { severity: 'ERROR', message: String(error) };
+  if (typeof error === 'string' && error !== '') return { severity: 'ERROR', message: error };
+  if (typeof error !== 'object' || error === null) {
+    return {
+      severity: 'ERROR',
+      message: `what was thrown is not an error: ${typeof error === 'string' ? '""' : String(error)}`,
+    };
+  }
+  try {
+    return describeObject(error);
+  } catch {
+    // A getter of it throws.
+    return { severity: 'ERROR', message: 'what was thrown is not an error, and cannot be read' };
+  }
+}
+
+function describeObject(error: object): ErrorDescription {
   const fields = error as Record<string, unknown>;
   return {
     severity: text(fields['severity']) ?? 'ERROR',
@@ -77,8 +92,9 @@ export function describeError(error: unknown): ErrorDescription {
 
 /** The SQLSTATE of an error: a code of the operating system about a connection is 08006, any other code is none. */
 export function sqlstateOf({ code }: ErrorDescription): string | undefined {
-  if (code === undefined || /^[0-9A-Z]{5}$/.test(code)) return code;
-  return /^(ECONN|EPIPE|EHOST|ENET|ETIMEDOUT|EAI_|ENOTFOUND)/.test(code) ? '08006' : undefined;
+  if (code === undefined) return undefined;
+  if (/^(ECONN|EPIPE|EHOST|ENET|ETIMEDOUT|EAI_|ENOTFOUND)/.test(code)) return '08006';
+  return /^[0-9A-Z]{5}$/.test(code) ? code : undefined;
 }
 
 /** Whether the server may be had later: it is starting, full, or cannot be reached. */

@@ -29,6 +29,8 @@ export interface LibraryOptions {
   /** Values that the catalog has for their settings. */
   settings: readonly SettingMessage[];
   observe: Observe;
+  /** Milliseconds that each has to be loaded. */
+  initWithin?: number;
 }
 
 export interface LoadedLibrary extends Definitions {
@@ -44,6 +46,7 @@ export async function loadLibraries({
   preload,
   settings,
   observe,
+  initWithin = INIT_WITHIN,
 }: LibraryOptions): Promise<LoadedLibrary[]> {
   const files = await findLibraries([SHIPPED, ...directories]);
   const missing = preload.find((name) => !files.has(name));
@@ -58,13 +61,10 @@ export async function loadLibraries({
     [...files].map(async ([name, url]) => {
       const preloaded = preload.includes(name);
       try {
-        const definitions = await (url.startsWith(SHIPPED_URL) ? runInitHere : runInitApart)({
-          kind: 'init',
-          library: url,
-          name,
-          preloaded,
-          settings: [...settings],
-        });
+        const message: InitMessage = { kind: 'init', library: url, name, preloaded, settings: [...settings] };
+        const definitions = await (url.startsWith(SHIPPED_URL)
+          ? runInitHere(message)
+          : runInitApart(message, initWithin));
         observe({
           kind: 'library_loaded',
           library: name,
@@ -148,12 +148,12 @@ async function list(directory: string): Promise<string[]> {
 /** The workers that ship are ours: no process has to keep their init apart. */
 async function runInitHere({ library, name, preloaded, settings }: InitMessage): Promise<Definitions> {
   const values = new Map(settings.map((setting) => [setting.name, setting.setting]));
-  return runInit((await import(library)) as Record<string, unknown>, { name, preloaded, values });
+  return runInit((await import(library)) as Record<string, unknown>, { name, preloaded, values }).definitions;
 }
 
-async function runInitApart(message: InitMessage): Promise<Definitions> {
+async function runInitApart(message: InitMessage, initWithin: number): Promise<Definitions> {
   const child = forkWorkerProcess();
-  const timer = setTimeout(() => child.kill('SIGKILL'), INIT_WITHIN);
+  const timer = setTimeout(() => child.kill('SIGKILL'), initWithin);
   try {
     return await new Promise((fulfil, reject) => {
       child.on('message', (answer: ToController) => {
@@ -166,7 +166,7 @@ async function runInitApart(message: InitMessage): Promise<Definitions> {
           new BgwError('WK113', {
             message:
               signal === 'SIGKILL'
-                ? `init did not return within ${INIT_WITHIN / 1000} s`
+                ? `init did not return within ${initWithin / 1000} s`
                 : `init ended its process with exit code ${code}`,
           }),
         ),

@@ -114,11 +114,11 @@ test('what a worker prints is in the log', async ({ db, controller }) => {
   expect(controller.observations.length).toBeGreaterThan(0);
 });
 
-test('a worker in a long statement is killed after its grace, and the statement with it (I11)', async ({
+test('a worker that takes no notice of SIGTERM is killed after its grace, and its statement with it (I11)', async ({
   db,
   controller,
 }) => {
-  const handle = await launch(db, 'probe_stuck');
+  const handle = await launch(db, 'probe_deaf');
   const running = `SELECT count(*) > 0 FROM pg_stat_activity WHERE datname = current_database() AND query = 'SELECT pg_sleep(600)' AND state = 'active'`;
   await until(() => db.value(running));
   await db.query('SELECT bgw_terminate($1::bigint)', [handle]);

@@ -29,6 +29,8 @@ export interface HostContext {
   server: WorkerServer;
   /** Milliseconds between SIGTERM and the end by force. */
   grace: number;
+  /** Milliseconds that a TypeScript worker has to load its library. */
+  startWithin: number;
 }
 
 /** The error of an attempt that somebody terminated, in PostgreSQL's words. */

@@ -3,7 +3,6 @@
  * crash; or, with the flag shmem_access, in a thread of the shared-memory host (worker-process.ts).  PostgreSQL counterpart: StartBackgroundWorker, CleanupBackgroundWorker.  Keeps I8, I11.
  * Next: src/sdk/main.ts in the process or thread.
  */
-import { createInterface } from 'node:readline';
 import type { Readable } from 'node:stream';
 import type { ClientConfig } from 'pg';
 import { describeError, type ErrorDescription } from '../errors.ts';
@@ -13,6 +12,7 @@ import { endBackend } from '../sessions/cancel.ts';
 import type { Backend } from '../sessions/session.ts';
 import type { ToController } from '../sdk/channel.ts';
 import { administratorCommand, type Host, type HostContext } from './host.ts';
+import { readOutput } from './output.ts';
 import type { End, WorkerProcess } from './worker-process.ts';
 
 export interface ProcessHostOptions {
@@ -23,9 +23,6 @@ export interface ProcessHostOptions {
   /** Connection of the owner's login. */
   connection: ClientConfig;
 }
-
-/** A line of a worker's stdout or stderr that is longer is cut (I13). */
-const LONGEST_LINE = 8192;
 
 export class ProcessHost implements Host {
   readonly order: StartOrder;
@@ -38,6 +35,7 @@ export class ProcessHost implements Host {
   #error: ErrorDescription | undefined;
   #stopped = false;
   #killTimer: NodeJS.Timeout | undefined;
+  #startTimer: NodeJS.Timeout | undefined;
 
   constructor(order: StartOrder, options: ProcessHostOptions, context: HostContext) {
     this.order = order;
@@ -48,18 +46,18 @@ export class ProcessHost implements Host {
   }
 
   signal({ signal, settings }: Partial<SignalOrder> & Pick<SignalOrder, 'signal'>): void {
-    // As pg_cancel_backend does: what the worker's session is running ends with 57014.
-    if (signal === 'SIGINT')
-      for (const backend of this.#backends.values()) void this.#context.server.cancelBackend(backend);
     if (signal === 'SIGTERM' && !this.#stopped) {
       this.#stopped = true;
-      this.#killTimer = setTimeout(() => this.#kill(), this.#context.grace);
+      clearTimeout(this.#startTimer);
+      const reason = 'did not end within its grace after SIGTERM and was killed';
+      this.#killTimer = setTimeout(() => this.#kill(reason), this.#context.grace);
     }
     this.#process.send({ kind: 'signal', signal, handle: this.order.handle, ...(settings ? { settings } : {}) });
   }
 
   async #main(): Promise<Exit> {
     this.#listen();
+    this.#startTimer = setTimeout(() => this.#notStarted(), this.#context.startWithin);
     const { library, connection } = this.#options;
     const { handle, name, main_arg: mainArg, function_name: functionName, flags, settings } = this.order;
     this.#process.send({
@@ -75,6 +73,7 @@ export class ProcessHost implements Host {
     });
     const end = await this.#process.ended;
     clearTimeout(this.#killTimer);
+    clearTimeout(this.#startTimer);
     const backend = [...this.#backends.keys()].at(-1);
     await this.#endBackends();
     return { exit_code: end.code, session_pid: backend, crash_reset: end.crashReset, error: this.#errorOf(end) };
@@ -105,6 +104,7 @@ export class ProcessHost implements Host {
     const { handle, run_id, name, database } = this.order;
     switch (message.kind) {
       case 'started':
+        clearTimeout(this.#startTimer);
         events.push({ kind: 'started', handle, run_id, os_pid: this.#process.osPid });
         observe({ kind: 'worker_started', handle, name, osPid: this.#process.osPid });
         return;
@@ -120,6 +120,9 @@ export class ProcessHost implements Host {
         events.push({ kind: 'session_closed', pid: message.pid });
         events.push({ kind: 'session', handle, run_id, pid: null, backend_start: null });
         return;
+      case 'cancel':
+        await Promise.all([...this.#backends.values()].map((backend) => this.#context.server.cancelBackend(backend)));
+        return;
       case 'activity':
         events.push({ kind: 'activity', handle, run_id, state: message.state, query: message.query });
         return;
@@ -133,15 +136,20 @@ export class ProcessHost implements Host {
     }
   }
 
-  /** Ends the process by force when SIGTERM did not end it in time. */
-  #kill(): void {
+  /** Its library hangs while it is loaded, or in its init: the worker has no status of its own to be asked for. */
+  #notStarted(): void {
+    this.#error = {
+      severity: 'ERROR',
+      code: 'WK113',
+      message: `background worker "${this.order.name}" did not start within ${this.#context.startWithin / 1000} s`,
+      detail: `Library "${this.order.library_name}" was not loaded by then.`,
+    };
+    this.#kill('did not start in time and was killed');
+  }
+
+  #kill(reason: string): void {
     const { handle, name } = this.order;
-    this.#context.observe({
-      kind: 'worker_killed',
-      handle,
-      name,
-      reason: 'did not end within its grace after SIGTERM and was killed',
-    });
+    this.#context.observe({ kind: 'worker_killed', handle, name, reason });
     this.#process.kill();
   }
 
@@ -154,9 +162,16 @@ export class ProcessHost implements Host {
 
   #copyLines(stream: Readable | null, severity: Severity): void {
     if (!stream) return;
-    createInterface({ input: stream }).on('line', (text) =>
-      this.#say(severity, { severity, message: text.slice(0, LONGEST_LINE) }),
-    );
+    void readOutput(stream, {
+      clock: this.#context.clock,
+      line: (message) => this.#say(severity, { severity, message }),
+      leftOut: (bytes) =>
+        this.#say('WARNING', {
+          severity: 'WARNING',
+          message: `${bytes} bytes of what background worker "${this.order.name}" printed were left out`,
+          detail: 'It printed more lines in a second than the log takes.',
+        }),
+    }).catch((error: unknown) => this.#say('WARNING', describeError(error)));
   }
 
   #say(severity: string, error: ErrorDescription): void {

@@ -13,6 +13,8 @@ export interface SettingMessage {
   vartype: string;
   setting: string;
   unit?: string | null;
+  /** As SHOW prints it. */
+  shown?: string | undefined;
 }
 
 /** The definition of a setting, by the columns of bgw.setting. */
@@ -75,10 +77,12 @@ export type ToWorker =
   | { kind: 'registered'; pid: number };
 
 export type ToController =
-  | { kind: 'defined'; settings: SettingDefinition[]; workers: WorkerDefinition[] }
+  | { kind: 'defined'; settings: SettingDefinition[]; workers: WorkerDefinition[]; prefixes: string[] }
   | { kind: 'started' }
   | { kind: 'session'; pid: number }
   | { kind: 'session_closed'; pid: number }
+  /** Cancel what its sessions are running. */
+  | { kind: 'cancel' }
   | { kind: 'activity'; state: string; query: string | null }
   | { kind: 'log'; severity: string; error: ErrorDescription }
   | { kind: 'failed'; error: ErrorDescription };

@@ -11,8 +11,13 @@ export {
   type WorkerFunction,
   type WorkerOptions,
 } from './library.ts';
-export type { LogFields, LogLevel, MainLoopOptions, Worker, WorkerSignal } from './worker.ts';
-export type { Latch, WakeReason } from './latch.ts';
+export type { GucHooks } from './guc.ts';
+export type { Worker } from './worker.ts';
+export type { LogFields, LogLevel, SetupOptions } from './worker-context.ts';
+export type { Cleanup } from './cleanups.ts';
+export type { MainLoopOptions } from './main-loop.ts';
+export type { WorkerSignal } from './signals.ts';
+export type { Latch, WaitEvents } from './latch.ts';
 export { type Cursor, type ExecuteOptions, getValue, type Plan, type Spi, type SpiResult } from './spi.ts';
 export type { LockMode } from './locks.ts';
 export type { HeldLock, LockOptions, SharedMemory } from './shared-memory.ts';

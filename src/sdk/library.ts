@@ -5,6 +5,7 @@
  */
 import { BgwError } from '../errors.ts';
 import type { SettingDefinition, WorkerDefinition } from './channel.ts';
+import { checkValue, type GucEntry, type GucHooks, type GucValue, textOf, typedValue } from './guc.ts';
 import type { Worker } from './worker.ts';
 
 /** The function of a worker: it runs until the worker is done. Returning is exit code 0, throwing is exit code 1. */
@@ -20,7 +21,7 @@ export interface Guc<Value> {
 /** When workers take over a changed setting: at once, or when the first controller starts. `internal` cannot be changed. */
 export type GucContext = 'internal' | 'postmaster' | 'sighup';
 
-export interface GucOptions<Value> {
+export interface GucOptions<Value> extends GucHooks<Value> {
   /** Value while nobody has set another. */
   boot: Value;
   /** Default sighup. */
@@ -88,6 +89,8 @@ export interface Init {
   defineRealVariable(name: string, options: NumberGucOptions): Guc<number>;
   defineStringVariable(name: string, options: GucOptions<string>): Guc<string>;
   defineEnumVariable<Value extends string>(name: string, options: EnumGucOptions<Value>): Guc<Value>;
+  /** Refuses settings PREFIX.x that this library has not defined (MarkGUCPrefixReserved). */
+  markGucPrefixReserved(prefix: string): void;
   registerWorker(options: WorkerOptions): void;
 }
 
@@ -109,8 +112,14 @@ export function defineLibrary(name: string, init: (init: Init) => void): Library
   return { name, init };
 }
 
-/** Runs the init of a library and collects what it defines. Errors: WK111 it is not a library, WK112 a function is not exported, 22023 a worker cannot be. */
-export function runInit(module: Record<string, unknown>, { name, preloaded, values }: InitOptions): Definitions {
+/**
+ * Runs the init of a library and collects what it defines. Errors: WK111 it is not a library, WK112 a function is not exported,
+ * 22023 a worker cannot be, or the check of a setting refuses its boot value.
+ */
+export function runInit(
+  module: Record<string, unknown>,
+  { name, preloaded, values }: InitOptions,
+): { definitions: Definitions; gucs: Map<string, GucEntry> } {
   const library = module['default'] as Partial<Library> | undefined;
   if (typeof library?.init !== 'function' || library.name !== name) {
     throw new BgwError('WK111', {
@@ -118,25 +127,31 @@ export function runInit(module: Record<string, unknown>, { name, preloaded, valu
       hint: `Its default export has to be defineLibrary('${name}', ...).`,
     });
   }
-  const settings: SettingDefinition[] = [];
-  const workers: WorkerDefinition[] = [];
-  const define = (definition: SettingDefinition): { name: string } => (
-    settings.push(definition),
-    { name: definition.name }
-  );
+  const definitions: Definitions = { settings: [], workers: [], prefixes: [] };
+  const gucs = new Map<string, GucEntry>();
+  const define = <Value extends GucValue>(
+    vartype: SettingDefinition['vartype'],
+    guc: string,
+    options: GucOptions<Value>,
+    more: Partial<SettingDefinition> = {},
+  ): Guc<Value> => {
+    definitions.settings.push({ ...definitionOf(guc, options), ...more, vartype });
+    const boot = checkValue(guc, options.boot, options.check);
+    gucs.set(guc, { boot, hooks: options as unknown as GucHooks<GucValue> });
+    return { name: guc };
+  };
   library.init({
     preloaded,
-    current: (guc) => valueOf(settings, values, guc.name) as never,
-    defineBoolVariable: (guc, options) =>
-      define({ ...common(guc, options), vartype: 'bool', boot_val: options.boot ? 'on' : 'off' }),
-    defineIntVariable: (guc, options) => define({ ...common(guc, options), ...range(options), vartype: 'integer' }),
-    defineRealVariable: (guc, options) => define({ ...common(guc, options), ...range(options), vartype: 'real' }),
-    defineStringVariable: (guc, options) => define({ ...common(guc, options), vartype: 'string' }),
-    defineEnumVariable: (guc, options) =>
-      define({ ...common(guc, options), vartype: 'enum', enumvals: options.options }),
-    registerWorker: (options) => workers.push(workerOf(options, name, module)),
+    current: (guc) => currentValue(definitions.settings, gucs, values, guc.name) as never,
+    defineBoolVariable: (guc, options) => define('bool', guc, options),
+    defineIntVariable: (guc, options) => define('integer', guc, options, range(options)),
+    defineRealVariable: (guc, options) => define('real', guc, options, range(options)),
+    defineStringVariable: (guc, options) => define('string', guc, options),
+    defineEnumVariable: (guc, options) => define('enum', guc, options, { enumvals: options.options }),
+    markGucPrefixReserved: (prefix) => definitions.prefixes.push(prefix),
+    registerWorker: (options) => definitions.workers.push(workerOf(options, name, module)),
   });
-  return { settings, workers };
+  return { definitions, gucs };
 }
 
 export interface InitOptions {
@@ -148,23 +163,35 @@ export interface InitOptions {
 export interface Definitions {
   settings: SettingDefinition[];
   workers: WorkerDefinition[];
+  /** Of settings that nobody else may set. */
+  prefixes: string[];
 }
 
-/** A setting from its text in the base unit. */
-export function typedValue(vartype: string, setting: string): boolean | number | string {
-  if (vartype === 'bool') return setting === 'on';
-  return vartype === 'integer' || vartype === 'real' ? Number(setting) : setting;
+/** What the catalog has, if the check lets it pass. */
+function currentValue(
+  settings: readonly SettingDefinition[],
+  gucs: ReadonlyMap<string, GucEntry>,
+  values: ReadonlyMap<string, string>,
+  name: string,
+): GucValue | undefined {
+  const entry = gucs.get(name);
+  const vartype = settings.find((setting) => setting.name === name)?.vartype;
+  const text = values.get(name);
+  if (!entry || vartype === undefined || text === undefined) return entry?.boot;
+  try {
+    return checkValue(name, typedValue(vartype, text), entry.hooks.check);
+  } catch {
+    return entry.boot; // the worker says so when it starts
+  }
 }
 
-function valueOf(settings: readonly SettingDefinition[], values: ReadonlyMap<string, string>, name: string): unknown {
-  const definition = settings.find((setting) => setting.name === name);
-  return definition && typedValue(definition.vartype, values.get(name) ?? definition.boot_val);
-}
-
-function common(name: string, options: GucOptions<unknown>): Omit<SettingDefinition, 'vartype'> {
+function definitionOf(
+  name: string,
+  options: Omit<GucOptions<GucValue>, keyof GucHooks<GucValue>>,
+): Omit<SettingDefinition, 'vartype'> {
   return {
     name,
-    boot_val: String(options.boot),
+    boot_val: textOf(options.boot),
     context: options.context ?? 'sighup',
     short_desc: options.description ?? '',
   };

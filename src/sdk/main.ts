@@ -11,7 +11,8 @@ import { Worker } from './worker.ts';
 
 const port = openPort();
 let worker: Worker | undefined;
-const registrations = new Map<number, () => void>();
+let isOrphaned = false;
+const registrations = new Map<number, { resolve: () => void; reject: (error: BgwError) => void }>();
 
 port.onMessage((message) => {
   switch (message.kind) {
@@ -25,7 +26,7 @@ port.onMessage((message) => {
       worker?.deliver(message.signal, message);
       return;
     case 'registered':
-      registrations.get(message.pid)?.();
+      registrations.get(message.pid)?.resolve();
       return;
     default:
       message satisfies never;
@@ -36,7 +37,9 @@ port.onSignal((signal) => worker?.deliver(signal));
 
 port.onClose(() => {
   if (!worker) process.exit(1);
+  isOrphaned = true;
   worker.orphan();
+  for (const { reject } of registrations.values()) reject(orphaned());
   setTimeout(() => process.exit(1), ORPHAN_GRACE).unref();
 });
 
@@ -45,9 +48,15 @@ process.on('unhandledRejection', (reason) => void fail(reason));
 
 async function run(start: WorkerStart): Promise<void> {
   port.setTitle(`bgworker: ${start.name}`);
-  worker = new Worker({ ...start, send: port.send, register, sharedMemory: port.sharedMemory });
+  worker = new Worker({
+    ...start,
+    send: port.send,
+    register,
+    sharedMemory: port.sharedMemory,
+    setTitle: port.setTitle,
+  });
   try {
-    const main = await loadFunction(start);
+    const main = await loadFunction(start, worker);
     port.send({ kind: 'started' });
     await main(worker, start.mainArg === null ? null : (JSON.parse(start.mainArg) as unknown));
     await worker.finish();
@@ -57,14 +66,18 @@ async function run(start: WorkerStart): Promise<void> {
   }
 }
 
-async function loadFunction({ library, functionName, name, settings }: WorkerStart): Promise<WorkerFunction> {
+async function loadFunction(
+  { library, functionName, name, settings }: WorkerStart,
+  of: Worker,
+): Promise<WorkerFunction> {
   const module = (await import(library)) as Record<string, unknown>;
   const libraryName = (module['default'] as { name?: string } | undefined)?.name ?? '';
-  runInit(module, {
+  const { gucs } = runInit(module, {
     name: libraryName,
     preloaded: false,
     values: new Map(settings.map((setting) => [setting.name, setting.setting])),
   });
+  of.installHooks(gucs);
   const found = module[functionName];
   if (typeof found === 'function') return found as WorkerFunction;
   throw new BgwError('42883', {
@@ -76,29 +89,36 @@ async function loadFunction({ library, functionName, name, settings }: WorkerSta
 async function init({ library, name, preloaded, settings }: Extract<ToWorker, { kind: 'init' }>): Promise<void> {
   try {
     const module = (await import(library)) as Record<string, unknown>;
-    port.send({
-      kind: 'defined',
-      ...runInit(module, {
-        name,
-        preloaded,
-        values: new Map(settings.map((setting) => [setting.name, setting.setting])),
-      }),
+    const { definitions } = runInit(module, {
+      name,
+      preloaded,
+      values: new Map(settings.map((setting) => [setting.name, setting.setting])),
     });
+    port.send({ kind: 'defined', ...definitions });
     port.leave(0);
   } catch (error) {
     await fail(error);
   }
 }
 
+/** Without a controller that knows of it, nobody would end a session: it is not used. */
 async function register(pid: number): Promise<void> {
-  const registered = new Promise<void>((resolve) => registrations.set(pid, resolve));
+  if (isOrphaned) throw orphaned();
+  const registered = new Promise<void>((resolve, reject) => registrations.set(pid, { resolve, reject }));
   port.send({ kind: 'session', pid });
-  await registered;
-  registrations.delete(pid);
+  try {
+    await registered;
+  } finally {
+    registrations.delete(pid);
+  }
+}
+
+function orphaned(): BgwError {
+  return new BgwError('57P01', { message: 'the controller of the worker is gone' });
 }
 
 async function fail(reason: unknown): Promise<void> {
   port.send({ kind: 'failed', error: describeError(reason) });
-  await worker?.finish().catch(() => undefined);
+  await worker?.finish().catch(() => undefined); // the session is lost: it has told why it failed
   port.leave(1);
 }

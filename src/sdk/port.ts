@@ -5,7 +5,7 @@
 import { isMainThread, type MessagePort, parentPort, workerData } from 'node:worker_threads';
 import type { ToController, ToWorker } from './channel.ts';
 import { SharedMemory } from './shared-memory.ts';
-import type { WorkerSignal } from './worker.ts';
+import type { WorkerSignal } from './signals.ts';
 
 /** The signals of the operating system that a worker handles; SIGUSR1 belongs to Node.js. */
 export const OS_SIGNALS: readonly WorkerSignal[] = ['SIGHUP', 'SIGTERM', 'SIGINT'];
@@ -21,7 +21,7 @@ export interface Port {
   send(message: ToController): void;
   /** Shows the worker in ps. A thread is not there. */
   setTitle(title: string): void;
-  /** Ends when everything that was said has been sent. */
+  /** Ends when everything that was said and printed has been sent. */
   leave(exitCode: number): void;
 }
 
@@ -46,9 +46,19 @@ function processPort(): Port {
     leave: (exitCode) => {
       process.exitCode = exitCode;
       if (!process.connected) process.exit(exitCode);
-      process.send?.({ kind: 'leaving' }, undefined, undefined, () => process.exit(exitCode));
+      flush(process.stdout, () =>
+        flush(process.stderr, () =>
+          process.send?.({ kind: 'leaving' }, undefined, undefined, () => process.exit(exitCode)),
+        ),
+      );
     },
   };
+}
+
+/** Calls back when all that was printed has been read. */
+function flush(stream: NodeJS.WriteStream, done: () => void): void {
+  if (stream.writable) stream.write('', () => done());
+  else done();
 }
 
 /** `memory` is closed by the main thread of the host when the controller is gone. */

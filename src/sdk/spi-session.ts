@@ -12,19 +12,29 @@ export interface SessionHooks {
   /** Called with the backend before it runs anything; it runs nothing before this resolves. */
   register: (pid: number) => Promise<void>;
   closed: (pid: number) => void;
+  /** The session that listens was lost. */
+  lost: () => void;
+  /** Called before each statement of a transaction; throws what ends the worker. */
+  checkForInterrupts: () => void;
   notice: (notice: NoticeMessage) => void;
 }
 
 /** Idle sessions cost the server memory, and can stand in the way of DROP DATABASE. */
 const IDLE_FOR = 60_000;
+/** A worker whose controller is gone has less than a second (ORPHAN_GRACE). */
+const TERMINATE_WITHIN = 700;
 
 export class SpiSession {
   readonly #config: ClientConfig;
   readonly #hooks: SessionHooks;
-  readonly #channels = new Map<string, () => void>();
+  readonly #channels = new Map<string, (payload: string) => void>();
   /** The transaction that the calling code is inside of: a call from elsewhere waits for its end instead of joining it. */
   readonly #inside = new AsyncLocalStorage<TransactionSpi>();
   #client: pg.Client | undefined;
+  #connecting: Promise<pg.Client> | undefined;
+  #pid: number | undefined;
+  /** The transaction that is open. */
+  #open: TransactionSpi | undefined;
   /** Resolves when what was asked for before has ended. */
   #turn: Promise<unknown> = Promise.resolve();
   #idleTimer: NodeJS.Timeout | undefined;
@@ -36,11 +46,12 @@ export class SpiSession {
 
   /** Runs `work` in a transaction: in the one that the caller is inside of, or a new one, which it commits or rolls back. */
   async transaction<Result>(work: (spi: Spi) => Promise<Result>): Promise<Result> {
-    const open = this.#inside.getStore();
-    if (open && !open.hasEnded) return work(open);
+    const open = this.#current();
+    if (open) return work(open);
     return this.#inTurn(async (client) => {
       await client.query('BEGIN');
-      const spi = new TransactionSpi(client);
+      const spi = new TransactionSpi(client, this.#hooks.checkForInterrupts);
+      this.#open = spi;
       try {
         const result = await this.#inside.run(spi, () => work(spi));
         await commit(client);
@@ -51,14 +62,15 @@ export class SpiSession {
         await client.query('ROLLBACK').catch(() => this.#forget(client));
         spi.end(false);
         throw error;
+      } finally {
+        this.#open = undefined;
       }
     });
   }
 
   /** Runs one statement outside of a transaction block. Errors: 25001 inside of one. */
   async command(text: string): Promise<void> {
-    const open = this.#inside.getStore();
-    if (open && !open.hasEnded) {
+    if (this.#current()) {
       throw new BgwError('25001', {
         message: 'a command cannot run inside a transaction',
         hint: 'Call bgw.command outside of bgw.transaction.',
@@ -67,27 +79,41 @@ export class SpiSession {
     await this.#inTurn((client) => client.query(text));
   }
 
-  /**
-   * Calls `heard` at each notification of the channel.  The session stays open for it; after a loss the next transaction
-   * opens another, so what must not be missed is to be looked up as well.
-   */
-  async listen(channel: string, heard: () => void): Promise<void> {
+  /** Calls `heard` with the payload of each notification of the channel. The session stays open for it. */
+  async listen(channel: string, heard: (payload: string) => void): Promise<void> {
     this.#channels.set(channel, heard);
-    const open = this.#inside.getStore();
-    if (open && !open.hasEnded) await listenTo(await this.#connect(), channel);
+    if (this.#current()) await listenTo(await this.#connect(), channel);
     else await this.#inTurn((client) => listenTo(client, channel));
   }
 
+  /** After a loss: opens a session that listens to every channel again. */
+  async relisten(): Promise<void> {
+    await this.#connect();
+  }
+
+  /** What is open in the session ends with it. */
   async close(): Promise<void> {
     clearTimeout(this.#idleTimer);
     const client = this.#client;
     this.#client = undefined;
+    this.#open?.end(false);
     await client?.end();
   }
 
-  /** The next transaction opens another. */
-  #forget(client: pg.Client): void {
-    if (this.#client === client) this.#client = undefined;
+  /** Ends the backend, by another session: it would not notice the end of this process before its statement ends. */
+  async terminate(): Promise<void> {
+    if (!this.#client || this.#pid === undefined) return;
+    const client = new pg.Client({ ...this.#config, connectionTimeoutMillis: TERMINATE_WITHIN });
+    client.on('error', () => undefined);
+    await client.connect();
+    await client.query('SELECT pg_catalog.pg_terminate_backend($1)', [this.#pid]);
+    await client.end();
+  }
+
+  /** The transaction that the caller is inside of, unless it has ended under it. */
+  #current(): TransactionSpi | undefined {
+    const inside = this.#inside.getStore();
+    return inside?.hasEnded ? undefined : inside;
   }
 
   async #inTurn<Result>(work: (client: pg.Client) => Promise<Result>): Promise<Result> {
@@ -103,6 +129,11 @@ export class SpiSession {
   async #connect(): Promise<pg.Client> {
     clearTimeout(this.#idleTimer);
     if (this.#client) return this.#client;
+    this.#connecting ??= this.#openSession().finally(() => (this.#connecting = undefined));
+    return this.#connecting;
+  }
+
+  async #openSession(): Promise<pg.Client> {
     const client = new pg.Client({ ...this.#config, keepAlive: true, pipeline: true });
     client.on('error', () => undefined); // the statement in flight, or the next one, says so
     client.on('notice', (notice) => this.#hooks.notice(notice));
@@ -114,15 +145,23 @@ export class SpiSession {
         this.#hooks.closed(pid);
         this.#forget(client);
       });
-      client.on('notification', ({ channel }) => this.#channels.get(channel)?.());
+      client.on('notification', ({ channel, payload }) => this.#channels.get(channel)?.(payload ?? ''));
       await this.#hooks.register(pid);
       for (const channel of this.#channels.keys()) await listenTo(client, channel);
+      this.#pid = pid;
     } catch (error) {
       await client.end().catch(() => undefined);
       throw error;
     }
     this.#client = client;
     return client;
+  }
+
+  /** The next transaction opens another session; what listens does so at once. */
+  #forget(client: pg.Client): void {
+    if (this.#client !== client) return;
+    this.#client = undefined;
+    if (this.#channels.size > 0) this.#hooks.lost();
   }
 }
 

@@ -103,12 +103,14 @@ let lastPlan = 0;
 /** The Spi of one transaction. */
 export class TransactionSpi implements Spi {
   readonly #client: pg.Client;
+  readonly #checkForInterrupts: () => void;
   readonly #callbacks: ((committed: boolean) => void)[] = [];
   hasEnded: boolean = false;
   #lastName = 0;
 
-  constructor(client: pg.Client) {
+  constructor(client: pg.Client, checkForInterrupts: () => void) {
     this.#client = client;
+    this.#checkForInterrupts = checkForInterrupts;
   }
 
   async execute<Row extends QueryResultRow>(
@@ -178,6 +180,7 @@ export class TransactionSpi implements Spi {
 
   /** The transaction is over: what somebody still does with it is an error of theirs. */
   end(committed: boolean): void {
+    if (this.hasEnded) return;
     this.hasEnded = true;
     for (const callback of this.#callbacks) callback(committed);
   }
@@ -209,6 +212,7 @@ export class TransactionSpi implements Spi {
     statement: pg.QueryConfig & { queryMode?: string },
   ): Promise<QueryResult<Row>> {
     this.#check();
+    this.#checkForInterrupts();
     return this.#client.query<Row>(statement);
   }
 

@@ -3,81 +3,68 @@
  * The correct worker is the short one: mainLoop handles reload, shutdown, the death of the controller and errors.
  */
 import type { ClientConfig } from 'pg';
-import { BgwError, describeError } from '../errors.ts';
-import type { SettingMessage, ToController } from './channel.ts';
+import { BgwError, type ErrorDescription } from '../errors.ts';
+import { type Cleanup, Cleanups } from './cleanups.ts';
+import { type GucEntry, Settings } from './guc.ts';
+import { Interrupts } from './interrupts.ts';
 import { Latch } from './latch.ts';
-import { type Guc, typedValue } from './library.ts';
+import type { Guc } from './library.ts';
+import { Listener } from './listener.ts';
+import { type MainLoopOptions, runMainLoop } from './main-loop.ts';
 import type { SharedMemory } from './shared-memory.ts';
+import { Signals, type WorkerSignal } from './signals.ts';
 import type { Spi } from './spi.ts';
 import { SpiSession } from './spi-session.ts';
+import type { Delivery, LogFields, LogLevel, SetupOptions, WorkerContext } from './worker-context.ts';
+import { connectionOf, describeNotice, levelOf, missingFlag } from './worker-context.ts';
 import { WorkerSet, type WorkerSetOptions } from './worker-set.ts';
-
-/** The signals that a worker gets, from bgw_signal or from the operating system. */
-export type WorkerSignal = 'SIGHUP' | 'SIGTERM' | 'SIGINT' | 'SIGUSR1';
-
-/** Levels of `bgw.ereport` below ERROR, which is `throw`. */
-export type LogLevel = 'DEBUG' | 'LOG' | 'INFO' | 'NOTICE' | 'WARNING';
-
-/** DETAIL, HINT and SQLSTATE of a log line. */
-export interface LogFields {
-  code?: string | undefined;
-  detail?: string | undefined;
-  hint?: string | undefined;
-}
-
-export interface MainLoopOptions {
-  /** How long to sleep between two runs: milliseconds, or a setting with a unit of time. */
-  naptime: number | Guc<number>;
-}
-
-export interface WorkerContext {
-  name: string;
-  handle: string;
-  flags: readonly string[];
-  settings: readonly SettingMessage[];
-  connection: ClientConfig;
-  send: (message: ToController) => void;
-  /** Registers a backend with the controller, which answers when it may be used. */
-  register: (pid: number) => Promise<void>;
-  /** With the flag shmem_access. */
-  sharedMemory: SharedMemory | undefined;
-}
-
-const MILLISECONDS: Record<string, number> = { us: 0.001, ms: 1, s: 1000, min: 60_000, h: 3_600_000, d: 86_400_000 };
 
 export class Worker {
   /** Name of the worker, as in bgw_stat_activity. */
   readonly name: string;
-  /** Set by every signal, by a reload and by bgw_set_latch. */
-  readonly latch: Latch = new Latch();
+  /** Set by every signal, by a reload, by bgw_set_latch, and by a notification that it listens to. */
+  readonly latch: Latch = new Latch(() => this.#acceptInterrupts());
   readonly #context: WorkerContext;
+  readonly #connection: ClientConfig;
   readonly #spi: SpiSession;
-  readonly #handlers = new Map<WorkerSignal, (() => void)[]>();
-  readonly #cleanups: (() => Promise<void> | void)[] = [];
+  readonly #signals: Signals;
+  readonly #settings: Settings;
+  readonly #cleanups: Cleanups;
+  readonly #interrupts: Interrupts;
+  readonly #listener: Listener;
+  readonly #shutdown = new AbortController();
+  readonly #administratorCommand: string;
   #handle: string;
-  #settings: Map<string, SettingMessage>;
-  #shutdownRequested = false;
+  #lastQuery: string | null = null;
+  #finished: Promise<void> | undefined;
 
   /** @internal */
   constructor(context: WorkerContext) {
     this.name = context.name;
+    this.#administratorCommand = `terminating background worker "${this.name}" due to administrator command`;
     this.#handle = context.handle;
     this.#context = context;
-    this.#settings = byName(context.settings);
-    this.#spi = new SpiSession(
-      {
-        ...context.connection,
-        application_name: `bgworker: ${context.name}`,
-        // By it bgw_launch knows who launches.
-        options: `${context.connection.options ?? ''} -c bgw.handle=${context.handle}`,
-      },
-      {
-        register: context.register,
-        closed: (pid) => context.send({ kind: 'session_closed', pid }),
-        notice: ({ severity, message, code, detail, hint }) =>
-          this.ereport(levelOf(severity), message ?? '', { code: code === '00000' ? undefined : code, detail, hint }),
-      },
-    );
+    this.#settings = new Settings(context.settings, (error) => this.#report('WARNING', error));
+    this.#cleanups = new Cleanups((error) => this.#report('WARNING', error));
+    this.#interrupts = new Interrupts(() => context.send({ kind: 'cancel' }));
+    this.#signals = new Signals({
+      always: (signal) => this.#process(signal),
+      unlessHandled: (signal) => this.#processByDefault(signal),
+    });
+    this.#connection = connectionOf(context);
+    this.#spi = new SpiSession(this.#connection, {
+      register: context.register,
+      closed: (pid) => context.send({ kind: 'session_closed', pid }),
+      lost: () => void this.#listener.again(),
+      checkForInterrupts: () => this.#interrupts.check(),
+      notice: (notice) => this.#report(levelOf(notice), describeNotice(notice)),
+    });
+    this.#listener = new Listener({
+      spi: this.#spi,
+      latch: this.latch,
+      shutdown: this.#shutdown.signal,
+      warn: (error) => this.#report('WARNING', error),
+    });
   }
 
   /** Its handle, as bgw_launch returned it.  Negative while it has none: on a standby, and before the database can be reached. */
@@ -85,68 +72,97 @@ export class Worker {
     return this.#handle;
   }
 
-  /** Whether SIGTERM has come: finish, and return. */
+  /** Whether SIGTERM has come, or the controller is gone: finish, and return. Asking unblocks signals. */
   get shutdownRequested(): boolean {
-    return this.#shutdownRequested;
+    this.#signals.unblock();
+    return this.#shutdown.signal.aborted;
   }
 
   /**
-   * Runs `work` again and again, napping on the latch in between, until SIGTERM or the death of the controller.
-   * An ERROR of `work` is logged, its transaction is rolled back, and the loop goes on; a lost connection or a FATAL ends the
-   * worker with exit code 1, so that its restart rule applies.
+   * Sets what a background worker should set before it begins, in one call, and unblocks signals.  All of it has a default.
+   *
+   * @example
+   * bgw.setup({ activity: 'filling the cache', onExit: () => cache.close(), signals: { SIGUSR1: () => cache.clear() } });
    */
-  async mainLoop({ naptime }: MainLoopOptions, work: () => Promise<void>): Promise<void> {
-    while (!this.#shutdownRequested) {
-      try {
-        this.reportActivity('active');
-        await work();
-      } catch (error) {
-        if (this.#shutdownRequested || !isRecoverable(error)) throw error;
-        this.#context.send({ kind: 'log', severity: 'ERROR', error: describeError(error) });
-      }
-      this.reportActivity('idle');
-      if (
-        this.#shutdownRequested ||
-        (await this.latch.wait({ timeout: this.#milliseconds(naptime) })) === 'postmaster_death'
-      )
-        return;
-    }
+  setup({ applicationName, processTitle, activity, onExit, signals = {} }: SetupOptions): void {
+    if (applicationName !== undefined) this.#connection.application_name = applicationName;
+    if (processTitle !== undefined) this.#context.setTitle(processTitle);
+    if (activity !== undefined) this.reportActivity('active', activity);
+    if (onExit) this.onExit(onExit);
+    for (const [signal, handler] of Object.entries(signals)) this.on(signal as WorkerSignal, handler);
+    this.unblockSignals();
+  }
+
+  /**
+   * Runs `work` again and again, napping on the latch in between, until SIGTERM or the death of the controller; then it returns.
+   * Settings of a reload are taken over between two turns.  An ERROR of `work` is logged, its transaction is rolled back, and the
+   * loop goes on after a back-off; the last of `maxErrors` in a row, a lost connection or a FATAL end the worker with exit code
+   * 1, so that its restart rule applies.  SIGTERM cancels the statement that `work` is running, unless there is a handler for it.
+   * Errors: 22023 naptime or maxErrors is not in its range.
+   */
+  async mainLoop(options: MainLoopOptions, work: () => Promise<void> | void): Promise<void> {
+    await runMainLoop(options, work, {
+      worker: this,
+      settings: this.#settings,
+      shutdown: this.#shutdown.signal,
+      isTermination: (error) => this.#interrupts.isTermination(error),
+      logError: (error) => this.#report('ERROR', error),
+    });
+    await this.#survive();
+  }
+
+  /**
+   * Processes what has come: unblocks signals, takes settings of a reload over.  To be called in long computations
+   * (CHECK_FOR_INTERRUPTS).  Errors: 57P01 SIGTERM has come and has no handler; also thrown by each statement then.
+   */
+  checkForInterrupts(): void {
+    this.#acceptInterrupts();
+    this.#interrupts.check();
   }
 
   /**
    * Runs `work` in a transaction on a session of the worker's owner; committed when it returns, rolled back when it throws.
-   * Inside another `transaction` it is part of that one. Errors: 55000 without the flag backend_database_connection.
+   * Inside another `transaction` it is part of that one. Unblocks signals.
+   * Errors: 55000 without the flag backend_database_connection, 57P01 SIGTERM has come and has no handler.
    */
   async transaction<Result>(work: (spi: Spi) => Promise<Result>): Promise<Result> {
     this.#checkConnection();
-    return this.#spi.transaction(work);
+    this.#signals.unblock();
+    return this.#interrupts.inTransaction(() => this.#spi.transaction(work));
   }
 
   /**
-   * Runs one statement outside of a transaction block, as VACUUM and REINDEX CONCURRENTLY need it.
-   * Errors: those of the server, 25001 inside of `transaction`, 55000 without the flag backend_database_connection.
+   * Runs one statement outside of a transaction block, as VACUUM and REINDEX CONCURRENTLY need it. Unblocks signals.
+   * Errors: those of the server, 25001 inside of `transaction`, 55000 and 57P01 as of `transaction`.
    */
   async command(text: string): Promise<void> {
     this.#checkConnection();
-    await this.#spi.command(text);
+    this.#signals.unblock();
+    await this.#interrupts.inTransaction(() => this.#spi.command(text));
   }
 
   /**
-   * Segments and locks that it shares with the other workers of the node that have the flag shmem_access.
-   * Errors: 55000 without that flag.
+   * Listens to a channel, on the session of its transactions, which then stays open: a notification sets the latch, after
+   * `handler` was called with its payload.  While a transaction is open none arrives.  A session that is lost is opened again,
+   * and the latch set once, since what was sent meanwhile is lost: look.  `disconnect` stops it until the next transaction.
+   * Errors: 55000 without the flag backend_database_connection.
+   */
+  async listen(channel: string, handler?: (payload: string) => void): Promise<void> {
+    this.#checkConnection();
+    await this.#listener.listen(channel, handler);
+  }
+
+  /**
+   * Segments and locks that it shares with the other workers of the node that have the flag shmem_access. Unblocks signals:
+   * SIGTERM ends a wait for a lock.  Errors: 55000 without that flag.
    */
   get shmem(): SharedMemory {
-    const { sharedMemory } = this.#context;
-    if (sharedMemory) return sharedMemory;
-    throw new BgwError('55000', {
-      message: `worker "${this.name}" has no access to shared memory`,
-      hint: 'Register it with the flag "shmem_access".',
-    });
+    this.#signals.unblock();
+    if (this.#context.sharedMemory) return this.#context.sharedMemory;
+    throw missingFlag(`worker "${this.name}" has no access to shared memory`, 'shmem_access');
   }
 
-  /**
-   * Closes the session of `transaction` until the next one: a worker that sleeps is then not in the way of DROP DATABASE.
-   */
+  /** Closes the session of `transaction` until the next one: a worker that sleeps is then not in the way of DROP DATABASE. */
   async disconnect(): Promise<void> {
     await this.#spi.close();
   }
@@ -166,25 +182,43 @@ export class Worker {
 
   /** The value of a setting of now, in its base unit. Errors: 42704 there is no such setting. */
   guc<Value>(setting: Guc<Value> | string): Value {
-    const name = typeof setting === 'string' ? setting : setting.name;
-    const found = this.#settings.get(name);
-    if (!found) throw new BgwError('42704', { message: `unrecognized configuration parameter "${name}"` });
-    return typedValue(found.vartype, found.setting) as Value;
+    return this.#settings.value(setting) as Value;
   }
 
-  /** Calls `handler` when the signal comes, after the default action: SIGTERM asks for the shutdown, SIGHUP takes settings over; all set the latch. */
+  /** The value of a setting as SHOW prints it, or as its show hook says. Errors: 42704 there is no such setting. */
+  show(setting: Guc<unknown> | string): string {
+    return this.#settings.show(setting);
+  }
+
+  /**
+   * Calls `handler` when the signal comes, in place of the default action: SIGTERM ends the worker at its next interrupt check
+   * (a statement, `checkForInterrupts`) and cancels the statement in progress; SIGINT cancels that statement.  Not replaced:
+   * SIGTERM asks for the shutdown, SIGHUP takes settings over between two turns, and every signal sets the latch.
+   */
   on(signal: WorkerSignal, handler: () => void): void {
-    this.#handlers.set(signal, [...(this.#handlers.get(signal) ?? []), handler]);
+    this.#signals.on(signal, handler);
   }
 
-  /** Calls `cleanup` when the worker ends, however it ends, the last one first (before_shmem_exit). */
-  onExit(cleanup: () => Promise<void> | void): void {
-    this.#cleanups.unshift(cleanup);
+  /**
+   * Processes the signals that have come so far, and each that comes from now on when it comes.  Until then they are kept, so
+   * that a handler misses none.  The first wait, statement or question for the shutdown does it too: register handlers before.
+   */
+  unblockSignals(): void {
+    this.#signals.unblock();
   }
 
-  /** Says in bgw_stat_activity what the worker is doing while it holds no session (pgstat_report_activity). */
+  /**
+   * Calls `cleanup` when the worker ends, by returning, by an error or by SIGTERM, the last one first, before its session is
+   * closed (before_shmem_exit).  An error in it is a WARNING, and so is one that takes longer than two seconds: the others run.
+   */
+  onExit(cleanup: Cleanup): void {
+    this.#cleanups.add(cleanup);
+  }
+
+  /** Says in bgw_stat_activity what the worker is doing while it holds no session; `query` stays until there is another (pgstat_report_activity). */
   reportActivity(state: 'active' | 'idle', query: string | null = null): void {
-    this.#context.send({ kind: 'activity', state, query });
+    this.#lastQuery = query ?? this.#lastQuery;
+    this.#context.send({ kind: 'activity', state, query: this.#lastQuery });
   }
 
   /** Writes a line of level LOG to bgw_log and the controller's log. */
@@ -194,71 +228,73 @@ export class Worker {
 
   /** Writes a line of any level below ERROR. */
   ereport(severity: LogLevel, message: string, { code, detail, hint }: LogFields = {}): void {
-    this.#context.send({ kind: 'log', severity, error: { severity, code, message, detail, hint } });
+    this.#report(severity, { severity, code, message, detail, hint });
+  }
+
+  /** @internal The library is loaded. */
+  installHooks(gucs: ReadonlyMap<string, GucEntry>): void {
+    this.#settings.install(gucs);
   }
 
   /** @internal A signal has come. */
-  deliver(
-    signal: WorkerSignal,
-    { handle, settings }: { handle?: string; settings?: readonly SettingMessage[] } = {},
-  ): void {
-    if (signal === 'SIGTERM')
-      this.#requestShutdown(`terminating background worker "${this.name}" due to administrator command`);
+  deliver(signal: WorkerSignal, { handle, settings }: Delivery = {}): void {
     if (handle !== undefined) this.#handle = handle;
-    if (settings) this.#settings = byName(settings);
-    for (const handler of this.#handlers.get(signal) ?? []) handler();
-    this.latch.set();
+    if (settings) this.#settings.reload(settings);
+    this.#signals.raise(signal);
   }
 
   /** @internal The controller is gone. */
   orphan(): void {
     this.#requestShutdown(`terminating background worker "${this.name}" because its controller is gone`);
     this.latch.orphan();
+    // There is nobody left to be told of an error.
+    void this.#spi.terminate().catch(() => undefined);
   }
 
-  /** @internal Runs the cleanups and closes the session. */
-  async finish(): Promise<void> {
-    for (const cleanup of this.#cleanups) await cleanup();
+  /** @internal Runs the cleanups and closes the session, once. */
+  finish(): Promise<void> {
+    return (this.#finished ??= this.#finish());
+  }
+
+  async #finish(): Promise<void> {
+    // What is still open was left by whom it belongs to.
+    if (this.#interrupts.isInTransaction) await this.#spi.close();
+    await this.#survive();
+    await this.#cleanups.run();
     await this.#spi.close();
   }
 
+  #process(signal: WorkerSignal): void {
+    if (signal === 'SIGTERM') this.#requestShutdown(this.#administratorCommand);
+    this.latch.set();
+  }
+
+  #processByDefault(signal: WorkerSignal): void {
+    if (signal === 'SIGINT') this.#interrupts.cancel();
+    if (signal === 'SIGTERM' && !this.#finished) this.#interrupts.terminate(this.#administratorCommand);
+  }
+
+  /** The worker goes on after SIGTERM, to finish, in another session than a cancel may be on its way to. */
+  async #survive(): Promise<void> {
+    if (this.#interrupts.clear()) await this.#spi.close();
+  }
+
+  #acceptInterrupts(): void {
+    this.#signals.unblock();
+    this.#settings.takeOver();
+  }
+
   #requestShutdown(message: string): void {
-    this.#shutdownRequested = true;
+    this.#shutdown.abort();
     this.#context.sharedMemory?.interrupt(new BgwError('57P01', { message }));
+  }
+
+  #report(severity: LogLevel | 'ERROR', error: ErrorDescription): void {
+    this.#context.send({ kind: 'log', severity, error: { ...error, severity } });
   }
 
   #checkConnection(): void {
     if (this.#context.flags.includes('backend_database_connection')) return;
-    throw new BgwError('55000', {
-      message: `worker "${this.name}" has no database connection`,
-      hint: 'Register it with the flag "backend_database_connection".',
-    });
+    throw missingFlag(`worker "${this.name}" has no database connection`, 'backend_database_connection');
   }
-
-  #milliseconds(naptime: number | Guc<number>): number {
-    if (typeof naptime === 'number') return naptime;
-    return this.guc(naptime) * (MILLISECONDS[this.#settings.get(naptime.name)?.unit ?? 'ms'] ?? 1);
-  }
-}
-
-const LEVELS: readonly string[] = ['DEBUG', 'LOG', 'INFO', 'NOTICE', 'WARNING'] satisfies LogLevel[];
-
-/** The severity of a notice of the server; its debug levels have numbers. */
-function levelOf(severity = 'NOTICE'): LogLevel {
-  const level = severity.replace(/\d$/, '');
-  return LEVELS.includes(level) ? (level as LogLevel) : 'NOTICE';
-}
-
-function byName(settings: readonly SettingMessage[]): Map<string, SettingMessage> {
-  return new Map(settings.map((setting) => [setting.name, setting]));
-}
-
-/** An ERROR of a statement, or of the worker's own code, leaves a session that can go on; a FATAL or a lost connection does not. */
-function isRecoverable(error: unknown): boolean {
-  const { severity, code } = describeError(error);
-  return (
-    severity === 'ERROR' &&
-    !/^(57P|08|E[A-Z]{4})/.test(code ?? '') &&
-    !/Connection terminated|not queryable/.test(describeError(error).message)
-  );
 }

@@ -1,0 +1,81 @@
+/** What a worker is made from, and what its calls take. */
+import type { ClientConfig } from 'pg';
+import type { NoticeMessage } from 'pg-protocol/dist/messages.js';
+import { BgwError, type ErrorDescription } from '../errors.ts';
+import type { SettingMessage, ToController } from './channel.ts';
+import type { Cleanup } from './cleanups.ts';
+import type { SharedMemory } from './shared-memory.ts';
+import type { WorkerSignal } from './signals.ts';
+
+/** Levels of `bgw.ereport` below ERROR, which is `throw`. */
+export type LogLevel = 'DEBUG' | 'LOG' | 'INFO' | 'NOTICE' | 'WARNING';
+
+/** DETAIL, HINT and SQLSTATE of a log line. */
+export interface LogFields {
+  code?: string | undefined;
+  detail?: string | undefined;
+  hint?: string | undefined;
+}
+
+/** What one call sets; each has a default without it. */
+export interface SetupOptions {
+  /** Of the sessions that it opens from now on. Default: "bgworker: NAME", by which bgw_stat_standby finds it on a standby. */
+  applicationName?: string;
+  /** In ps, where a thread of the shared-memory host has none. Default: "bgworker: NAME". Longer than 80 bytes, it is cut. */
+  processTitle?: string;
+  /** What bgw_stat_activity says that it is doing. */
+  activity?: string;
+  /** See `onExit`. */
+  onExit?: Cleanup;
+  /** Handlers in place of the default ones; see `on`. */
+  signals?: Partial<Record<WorkerSignal, () => void>>;
+}
+
+export interface WorkerContext {
+  name: string;
+  handle: string;
+  flags: readonly string[];
+  settings: readonly SettingMessage[];
+  connection: ClientConfig;
+  send: (message: ToController) => void;
+  /** Registers a backend with the controller, which answers when it may be used. */
+  register: (pid: number) => Promise<void>;
+  /** With the flag shmem_access. */
+  sharedMemory: SharedMemory | undefined;
+  /** Shows it in ps. */
+  setTitle: (title: string) => void;
+}
+
+/** What comes with a signal: a handle, when it has got one, and with SIGHUP the settings of now. */
+export interface Delivery {
+  handle?: string | undefined;
+  settings?: readonly SettingMessage[] | undefined;
+}
+
+/** The session of a worker, as pg_stat_activity shows it. */
+export function connectionOf({ connection, name, handle }: WorkerContext): ClientConfig {
+  return {
+    ...connection,
+    application_name: `bgworker: ${name}`,
+    // By it bgw_launch knows who launches.
+    options: `${connection.options ?? ''} -c bgw.handle=${handle}`,
+  };
+}
+
+const LEVELS: readonly string[] = ['DEBUG', 'LOG', 'INFO', 'NOTICE', 'WARNING'] satisfies LogLevel[];
+
+/** The severity of a notice of the server; its debug levels have numbers. */
+export function levelOf({ severity = 'NOTICE' }: NoticeMessage): LogLevel {
+  const level = severity.replace(/\d$/, '');
+  return LEVELS.includes(level) ? (level as LogLevel) : 'NOTICE';
+}
+
+/** A notice of the server as a line of the log. */
+export function describeNotice({ message = '', code, detail, hint, where }: NoticeMessage): ErrorDescription {
+  return { severity: 'LOG', message, code: code === '00000' ? undefined : code, detail, hint, context: where };
+}
+
+/** Of a call that needs a flag. */
+export function missingFlag(message: string, flag: string): BgwError {
+  return new BgwError('55000', { message, hint: `Register it with the flag "${flag}".` });
+}
