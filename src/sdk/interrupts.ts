@@ -18,12 +18,8 @@ export class Interrupts {
     this.#cancelOnServer = cancelOnServer;
   }
 
-  get isInTransaction(): boolean {
-    return this.#transactions > 0;
-  }
-
   cancel(): void {
-    if (this.isInTransaction) this.#cancelOnServer();
+    if (this.#transactions > 0) this.#cancelOnServer();
   }
 
   terminate(message: string): void {
@@ -33,12 +29,12 @@ export class Interrupts {
     this.#cancelTimer = setInterval(() => this.cancel(), CANCEL_AGAIN);
   }
 
-  /** The worker goes on, to finish: nothing is refused any longer. Whether a cancel may be on its way to its backend. */
+  /** The worker goes on, to finish: nothing is refused any longer. Whether its session is not to be used for that. */
   clear(): boolean {
     clearInterval(this.#cancelTimer);
     const wasTerminated = this.#termination !== undefined;
     this.#termination = undefined;
-    return wasTerminated;
+    return wasTerminated || this.#transactions > 0;
   }
 
   check(): void {

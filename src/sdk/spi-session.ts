@@ -31,10 +31,7 @@ export class SpiSession {
   /** The transaction that the calling code is inside of: a call from elsewhere waits for its end instead of joining it. */
   readonly #inside = new AsyncLocalStorage<TransactionSpi>();
   #client: pg.Client | undefined;
-  #connecting: Promise<pg.Client> | undefined;
   #pid: number | undefined;
-  /** The transaction that is open. */
-  #open: TransactionSpi | undefined;
   /** Resolves when what was asked for before has ended. */
   #turn: Promise<unknown> = Promise.resolve();
   #idleTimer: NodeJS.Timeout | undefined;
@@ -46,12 +43,11 @@ export class SpiSession {
 
   /** Runs `work` in a transaction: in the one that the caller is inside of, or a new one, which it commits or rolls back. */
   async transaction<Result>(work: (spi: Spi) => Promise<Result>): Promise<Result> {
-    const open = this.#current();
-    if (open) return work(open);
+    const open = this.#inside.getStore();
+    if (open && !open.hasEnded) return work(open);
     return this.#inTurn(async (client) => {
       await client.query('BEGIN');
       const spi = new TransactionSpi(client, this.#hooks.checkForInterrupts);
-      this.#open = spi;
       try {
         const result = await this.#inside.run(spi, () => work(spi));
         await commit(client);
@@ -62,15 +58,14 @@ export class SpiSession {
         await client.query('ROLLBACK').catch(() => this.#forget(client));
         spi.end(false);
         throw error;
-      } finally {
-        this.#open = undefined;
       }
     });
   }
 
   /** Runs one statement outside of a transaction block. Errors: 25001 inside of one. */
   async command(text: string): Promise<void> {
-    if (this.#current()) {
+    const open = this.#inside.getStore();
+    if (open && !open.hasEnded) {
       throw new BgwError('25001', {
         message: 'a command cannot run inside a transaction',
         hint: 'Call bgw.command outside of bgw.transaction.',
@@ -82,21 +77,22 @@ export class SpiSession {
   /** Calls `heard` with the payload of each notification of the channel. The session stays open for it. */
   async listen(channel: string, heard: (payload: string) => void): Promise<void> {
     this.#channels.set(channel, heard);
-    if (this.#current()) await listenTo(await this.#connect(), channel);
+    const open = this.#inside.getStore();
+    if (open && !open.hasEnded) await listenTo(await this.#connect(), channel);
     else await this.#inTurn((client) => listenTo(client, channel));
   }
 
   /** After a loss: opens a session that listens to every channel again. */
   async relisten(): Promise<void> {
-    await this.#connect();
+    await this.#inTurn(() => Promise.resolve());
   }
 
-  /** What is open in the session ends with it. */
+  /** What is open in the session ends with it, and nobody waits for it any longer. */
   async close(): Promise<void> {
     clearTimeout(this.#idleTimer);
     const client = this.#client;
     this.#client = undefined;
-    this.#open?.end(false);
+    this.#turn = Promise.resolve();
     await client?.end();
   }
 
@@ -110,10 +106,11 @@ export class SpiSession {
     await client.end();
   }
 
-  /** The transaction that the caller is inside of, unless it has ended under it. */
-  #current(): TransactionSpi | undefined {
-    const inside = this.#inside.getStore();
-    return inside?.hasEnded ? undefined : inside;
+  /** It is lost. The next transaction opens another. */
+  #forget(client: pg.Client): void {
+    if (this.#client !== client) return;
+    this.#client = undefined;
+    if (this.#channels.size > 0) this.#hooks.lost();
   }
 
   async #inTurn<Result>(work: (client: pg.Client) => Promise<Result>): Promise<Result> {
@@ -129,11 +126,6 @@ export class SpiSession {
   async #connect(): Promise<pg.Client> {
     clearTimeout(this.#idleTimer);
     if (this.#client) return this.#client;
-    this.#connecting ??= this.#openSession().finally(() => (this.#connecting = undefined));
-    return this.#connecting;
-  }
-
-  async #openSession(): Promise<pg.Client> {
     const client = new pg.Client({ ...this.#config, keepAlive: true, pipeline: true });
     client.on('error', () => undefined); // the statement in flight, or the next one, says so
     client.on('notice', (notice) => this.#hooks.notice(notice));
@@ -147,21 +139,14 @@ export class SpiSession {
       });
       client.on('notification', ({ channel, payload }) => this.#channels.get(channel)?.(payload ?? ''));
       await this.#hooks.register(pid);
-      for (const channel of this.#channels.keys()) await listenTo(client, channel);
       this.#pid = pid;
+      for (const channel of this.#channels.keys()) await listenTo(client, channel);
     } catch (error) {
       await client.end().catch(() => undefined);
       throw error;
     }
     this.#client = client;
     return client;
-  }
-
-  /** The next transaction opens another session; what listens does so at once. */
-  #forget(client: pg.Client): void {
-    if (this.#client !== client) return;
-    this.#client = undefined;
-    if (this.#channels.size > 0) this.#hooks.lost();
   }
 }
 

@@ -108,6 +108,7 @@ export class TransactionSpi implements Spi {
   hasEnded: boolean = false;
   #lastName = 0;
 
+  /** `checkForInterrupts` is called before each statement; it throws what ends the worker. */
   constructor(client: pg.Client, checkForInterrupts: () => void) {
     this.#client = client;
     this.#checkForInterrupts = checkForInterrupts;
@@ -180,7 +181,6 @@ export class TransactionSpi implements Spi {
 
   /** The transaction is over: what somebody still does with it is an error of theirs. */
   end(committed: boolean): void {
-    if (this.hasEnded) return;
     this.hasEnded = true;
     for (const callback of this.#callbacks) callback(committed);
   }

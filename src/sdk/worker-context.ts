@@ -1,7 +1,7 @@
 /** What a worker is made from, and what its calls take. */
 import type { ClientConfig } from 'pg';
 import type { NoticeMessage } from 'pg-protocol/dist/messages.js';
-import { BgwError, type ErrorDescription } from '../errors.ts';
+import { BgwError } from '../errors.ts';
 import type { SettingMessage, ToController } from './channel.ts';
 import type { Cleanup } from './cleanups.ts';
 import type { SharedMemory } from './shared-memory.ts';
@@ -46,12 +46,6 @@ export interface WorkerContext {
   setTitle: (title: string) => void;
 }
 
-/** What comes with a signal: a handle, when it has got one, and with SIGHUP the settings of now. */
-export interface Delivery {
-  handle?: string | undefined;
-  settings?: readonly SettingMessage[] | undefined;
-}
-
 /** The session of a worker, as pg_stat_activity shows it. */
 export function connectionOf({ connection, name, handle }: WorkerContext): ClientConfig {
   return {
@@ -64,15 +58,12 @@ export function connectionOf({ connection, name, handle }: WorkerContext): Clien
 
 const LEVELS: readonly string[] = ['DEBUG', 'LOG', 'INFO', 'NOTICE', 'WARNING'] satisfies LogLevel[];
 
-/** The severity of a notice of the server; its debug levels have numbers. */
-export function levelOf({ severity = 'NOTICE' }: NoticeMessage): LogLevel {
+/** A notice of the server, as a line of the worker; the server's debug levels have numbers. */
+export function logOf({ severity = 'NOTICE', message = '', code, detail, hint }: NoticeMessage): ToController {
   const level = severity.replace(/\d$/, '');
-  return LEVELS.includes(level) ? (level as LogLevel) : 'NOTICE';
-}
-
-/** A notice of the server as a line of the log. */
-export function describeNotice({ message = '', code, detail, hint, where }: NoticeMessage): ErrorDescription {
-  return { severity: 'LOG', message, code: code === '00000' ? undefined : code, detail, hint, context: where };
+  const known = LEVELS.includes(level) ? level : 'NOTICE';
+  const error = { severity: known, code: code === '00000' ? undefined : code, message, detail, hint };
+  return { kind: 'log', severity: known, error };
 }
 
 /** Of a call that needs a flag. */

@@ -4,6 +4,7 @@
  */
 import type { ClientConfig } from 'pg';
 import { BgwError, type ErrorDescription } from '../errors.ts';
+import type { SettingMessage } from './channel.ts';
 import { type Cleanup, Cleanups } from './cleanups.ts';
 import { type GucEntry, Settings } from './guc.ts';
 import { Interrupts } from './interrupts.ts';
@@ -15,8 +16,8 @@ import type { SharedMemory } from './shared-memory.ts';
 import { Signals, type WorkerSignal } from './signals.ts';
 import type { Spi } from './spi.ts';
 import { SpiSession } from './spi-session.ts';
-import type { Delivery, LogFields, LogLevel, SetupOptions, WorkerContext } from './worker-context.ts';
-import { connectionOf, describeNotice, levelOf, missingFlag } from './worker-context.ts';
+import type { LogFields, LogLevel, SetupOptions, WorkerContext } from './worker-context.ts';
+import { connectionOf, logOf, missingFlag } from './worker-context.ts';
 import { WorkerSet, type WorkerSetOptions } from './worker-set.ts';
 
 export class Worker {
@@ -57,7 +58,7 @@ export class Worker {
       closed: (pid) => context.send({ kind: 'session_closed', pid }),
       lost: () => void this.#listener.again(),
       checkForInterrupts: () => this.#interrupts.check(),
-      notice: (notice) => this.#report(levelOf(notice), describeNotice(notice)),
+      notice: (notice) => context.send(logOf(notice)),
     });
     this.#listener = new Listener({
       spi: this.#spi,
@@ -133,7 +134,7 @@ export class Worker {
 
   /**
    * Runs one statement outside of a transaction block, as VACUUM and REINDEX CONCURRENTLY need it. Unblocks signals.
-   * Errors: those of the server, 25001 inside of `transaction`, 55000 and 57P01 as of `transaction`.
+   * Errors: those of the server and of `transaction`, 25001 inside of `transaction`.
    */
   async command(text: string): Promise<void> {
     this.#checkConnection();
@@ -153,16 +154,18 @@ export class Worker {
   }
 
   /**
-   * Segments and locks that it shares with the other workers of the node that have the flag shmem_access. Unblocks signals:
-   * SIGTERM ends a wait for a lock.  Errors: 55000 without that flag.
+   * Segments and locks that it shares with the other workers of the node that have the flag shmem_access.
+   * Errors: 55000 without that flag.
    */
   get shmem(): SharedMemory {
-    this.#signals.unblock();
+    this.#signals.unblock(); // SIGTERM ends the wait for a lock
     if (this.#context.sharedMemory) return this.#context.sharedMemory;
     throw missingFlag(`worker "${this.name}" has no access to shared memory`, 'shmem_access');
   }
 
-  /** Closes the session of `transaction` until the next one: a worker that sleeps is then not in the way of DROP DATABASE. */
+  /**
+   * Closes the session of `transaction` until the next one: a worker that sleeps is then not in the way of DROP DATABASE.
+   */
   async disconnect(): Promise<void> {
     await this.#spi.close();
   }
@@ -201,7 +204,7 @@ export class Worker {
 
   /**
    * Processes the signals that have come so far, and each that comes from now on when it comes.  Until then they are kept, so
-   * that a handler misses none.  The first wait, statement or question for the shutdown does it too: register handlers before.
+   * that a handler misses none.  The first wait, statement, use of shared memory or question for the shutdown does it too: register handlers before.
    */
   unblockSignals(): void {
     this.#signals.unblock();
@@ -237,7 +240,7 @@ export class Worker {
   }
 
   /** @internal A signal has come. */
-  deliver(signal: WorkerSignal, { handle, settings }: Delivery = {}): void {
+  deliver(signal: WorkerSignal, { handle, settings }: { handle?: string; settings?: SettingMessage[] } = {}): void {
     if (handle !== undefined) this.#handle = handle;
     if (settings) this.#settings.reload(settings);
     this.#signals.raise(signal);
@@ -247,8 +250,7 @@ export class Worker {
   orphan(): void {
     this.#requestShutdown(`terminating background worker "${this.name}" because its controller is gone`);
     this.latch.orphan();
-    // There is nobody left to be told of an error.
-    void this.#spi.terminate().catch(() => undefined);
+    void this.#spi.terminate().catch(() => undefined); // there is nobody left to be told
   }
 
   /** @internal Runs the cleanups and closes the session, once. */
@@ -257,8 +259,6 @@ export class Worker {
   }
 
   async #finish(): Promise<void> {
-    // What is still open was left by whom it belongs to.
-    if (this.#interrupts.isInTransaction) await this.#spi.close();
     await this.#survive();
     await this.#cleanups.run();
     await this.#spi.close();
@@ -274,7 +274,7 @@ export class Worker {
     if (signal === 'SIGTERM' && !this.#finished) this.#interrupts.terminate(this.#administratorCommand);
   }
 
-  /** The worker goes on after SIGTERM, to finish, in another session than a cancel may be on its way to. */
+  /** To finish, the worker goes on in another session: a cancel may be on its way to this one, or a transaction be open in it. */
   async #survive(): Promise<void> {
     if (this.#interrupts.clear()) await this.#spi.close();
   }
