@@ -119,6 +119,31 @@ describe.each(FORMATS)('auth_counter on %s', (format) => {
   });
 });
 
+interface Posted {
+  event: string;
+  node: string;
+  standby: string;
+}
+
+/** A server that takes alerts, after so many that it refuses. */
+async function openWebhook({ failures = 0 } = {}): Promise<{ posted: Posted[]; url: string }> {
+  const posted: Posted[] = [];
+  let left = failures;
+  const receiver = createServer((request: IncomingMessage, response: ServerResponse) => {
+    let body = '';
+    request.on('data', (chunk: Buffer) => (body += chunk.toString()));
+    request.on('end', () => {
+      left -= 1;
+      if (left >= 0) response.statusCode = 500;
+      else posted.push(JSON.parse(body) as Posted);
+      response.end();
+    });
+  });
+  await new Promise<void>((resolve) => receiver.listen(0, '127.0.0.1', resolve));
+  onTestFinished(() => void receiver.close());
+  return { posted, url: `http://127.0.0.1:${(receiver.address() as AddressInfo).port}/hook` };
+}
+
 describe('standby_watch', () => {
   let workshop: Workshop;
 
@@ -133,29 +158,14 @@ describe('standby_watch', () => {
   test('tells of a standby that lags, catches up and is gone: log, NOTIFY and a webhook that fails at first', async () => {
     const { primary, standby } = await workshop.pair('watch', 'SELECT 1');
     await primary.value('GRANT pg_monitor TO app');
-    const posted: { event: string; node: string; standby: string }[] = [];
-    let failures = 1;
-    const receiver = createServer((request: IncomingMessage, response: ServerResponse) => {
-      let body = '';
-      request.on('data', (chunk: Buffer) => (body += chunk.toString()));
-      request.on('end', () => {
-        failures -= 1;
-        if (failures >= 0) response.statusCode = 500;
-        else posted.push(JSON.parse(body) as (typeof posted)[0]);
-        response.end();
-      });
-    });
-    await new Promise<void>((resolve) => receiver.listen(0, '127.0.0.1', resolve));
-    onTestFinished(() => void receiver.close());
-    const { port } = receiver.address() as AddressInfo;
-
+    const { posted, url } = await openWebhook({ failures: 1 });
     const app = await primary.session('app');
     const heard: string[] = [];
     app.on('notification', ({ payload }) => heard.push((JSON.parse(payload ?? '') as { event: string }).event));
     await app.query('LISTEN standby_watch');
     const controller = await startController({ url: primary.url });
     await app.query(`SELECT bgw_set_config('standby_watch.naptime', '1s')`);
-    await app.query(`SELECT bgw_set_config('standby_watch.webhook_url', $1)`, [`http://127.0.0.1:${port}/hook`]);
+    await app.query(`SELECT bgw_set_config('standby_watch.webhook_url', $1)`, [url]);
     await app.query(`SELECT bgw_set_config('standby_watch.max_lag_bytes', '64kB')`);
     const { rows } = await app.query(`SELECT bgw_launch('standby_watch') AS handle`);
     await controller.saw('worker_started', { handle: String(rows[0].handle) });
@@ -185,5 +195,31 @@ describe('standby_watch', () => {
       expect.stringMatching(/^WARNING standby ".*" is gone$/),
     ]);
     await controller.stop();
+  });
+
+  test('on a standby it watches the replay, and the webhook hears of it', async () => {
+    const { primary, standby, caughtUp } = await workshop.pair('replay', 'SELECT 1');
+    const { posted, url } = await openWebhook();
+    const onPrimary = await startController({ url: primary.url });
+    const app = await primary.session('app');
+    await app.query(
+      `SELECT bgw_set_config('standby_watch.naptime', '1s'), bgw_set_config('standby_watch.max_lag_bytes', '64kB')`,
+    );
+    await app.query(`SELECT bgw_set_config('standby_watch.webhook_url', $1)`, [url]);
+    // A definition of one's own: the library's is not started by itself.
+    await app.query(
+      `SELECT bgw_register('replay_watch', library_name => 'standby_watch', function_name => 'main', start_time => 'consistent_state', autostart => true)`,
+    );
+    await onPrimary.stop();
+    await caughtUp();
+    const onStandby = await startController({ url: standby.url });
+    await onStandby.saw('worker_started', { name: 'replay_watch' });
+    await standby.value('SELECT pg_wal_replay_pause()');
+    await app.query('CREATE TABLE filler AS SELECT repeat(md5(n::text), 10) FROM generate_series(1, 2000) AS n');
+    await until(() => posted.length === 1);
+    await standby.value('SELECT pg_wal_replay_resume()');
+    await until(() => posted.length === 2);
+    expect(posted.map(({ event, node }) => `${event} ${node}`)).toEqual(['lagging standby', 'recovered standby']);
+    await onStandby.stop();
   });
 });

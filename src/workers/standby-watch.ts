@@ -1,6 +1,8 @@
 /**
  * standby_watch: watches replication: on a primary how far each standby lags, on a standby how far its replay does.  Says so in
  * the log, by NOTIFY and to a webhook when a limit is crossed, when a standby is gone, and when it is well again.
+ * On a standby nobody launches: there it is one of your own with autostart, SELECT bgw_register('replay_watch',
+ * library_name => 'standby_watch', function_name => 'main', start_time => 'consistent_state', autostart => true);
  * Try: SELECT bgw_set_config('standby_watch.max_lag_bytes', '16MB'), bgw_launch('standby_watch'); LISTEN standby_watch;
  */
 import { setTimeout as sleep } from 'node:timers/promises';
