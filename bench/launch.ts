@@ -3,7 +3,7 @@
  * Options: --quick (seconds instead of minutes), --url URL (a server of yours), --write (bench/RESULTS.md and the README).
  * Numbers move with the machine; the ratios count.
  */
-import { readFileSync, writeFileSync } from 'node:fs';
+import { writeFileSync } from 'node:fs';
 import { cpus, totalmem } from 'node:os';
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
@@ -11,6 +11,7 @@ import { findPackageRoot } from '../src/package-root.ts';
 import { type Idle, measureIdle } from './idle.ts';
 import { LATENCIES, type Latency, measureLatency } from './latency.ts';
 import { median, percentile, startBench, value } from './support.ts';
+import { writeBetween } from './report.ts';
 import { DRAINS, type Drain, measureThroughput } from './throughput.ts';
 
 const { values: options } = parseArgs({
@@ -87,12 +88,6 @@ function machine(version: string): string {
 }
 
 function write(report: string): void {
-  const root = findPackageRoot();
-  writeFileSync(join(root, 'bench', 'RESULTS.md'), `# Results of npm run bench\n\n${report}\n`);
-  const readme = join(root, 'README.md');
-  const text = readFileSync(readme, 'utf8').replace(
-    /(<!-- bench:begin -->)[\s\S]*(<!-- bench:end -->)/,
-    (_all, begin: string, end: string) => `${begin}\n\n${report}\n\n${end}`,
-  );
-  writeFileSync(readme, text);
+  writeFileSync(join(findPackageRoot(), 'bench', 'RESULTS.md'), `# Results of npm run bench\n\n${report}\n`);
+  writeBetween('README.md', 'bench', `${report}\n`);
 }

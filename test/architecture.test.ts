@@ -47,7 +47,7 @@ const MAY_IMPORT: Record<string, string[]> = {
   doorbell: ['observation', 'errors', 'clock'],
   lease: ['clock'],
   catalog: ['sessions', 'sdk', 'orders', 'errors', 'clock'],
-  sessions: ['orders', 'errors', 'clock'],
+  sessions: ['orders', 'sql-statements', 'errors', 'clock'],
   events: ['log', 'orders', 'observation', 'errors', 'clock'],
   log: ['observation', 'errors'],
   orders: ['observation', 'errors', 'clock'],

@@ -74,7 +74,17 @@ test('an atomic command that ends its transaction by itself is refused', async (
     status: 'failed',
     sqlstate: '2D000',
   });
+  // Nor does one that commits leave anything; a savepoint, and the body of a function, end nothing.
+  for (const command of [
+    'INSERT INTO item VALUES (1); COMMIT',
+    'INSERT INTO item VALUES (1); /* ; */ end; INSERT INTO item VALUES (2)',
+    `INSERT INTO item VALUES (1); PREPARE TRANSACTION 'x'`,
+  ])
+    expect(await run(db, command, `, mode => 'atomic'`)).toMatchObject({ status: 'failed', sqlstate: '2D000' });
   expect(await db.value('SELECT count(*)::int FROM item')).toBe(0);
+  const savepoint = `SAVEPOINT s; INSERT INTO item VALUES (3); ROLLBACK TO s; INSERT INTO item SELECT length('; COMMIT')`;
+  expect(await run(db, savepoint, `, mode => 'atomic'`)).toMatchObject({ status: 'done' });
+  expect(await db.value('SELECT array_agg(n) FROM item')).toEqual([8]);
 });
 
 test('an atomic call of a procedure that commits is refused, and leaves nothing (I4)', async ({ db, controller }) => {

@@ -2,6 +2,8 @@
  * One run of a command on a session of its owner: mode session as psql would send it, mode atomic in one transaction
  * with its own completion (I4).  The worker's settings and the names of the run are custom GUCs of that session.
  */
+import { BgwError } from '../errors.ts';
+import { splitStatements } from '../sql-statements.ts';
 import type { SettingValue, StartOrder } from '../orders.ts';
 import type { OnNotice, Session } from './session.ts';
 import type { StatementResult } from './statement.ts';
@@ -31,6 +33,7 @@ export async function runSession(session: Session, run: Run): Promise<RunResult>
 export async function runAtomic(session: Session, run: Run): Promise<RunResult> {
   const { handle, run_id } = run.order;
   try {
+    refuseTransactionEnd(run.command);
     await session.ask(SET_ALL, [configuration(run)]);
     await session.ask('BEGIN');
     const transaction = await session.ask('SELECT pg_catalog.txid_current()');
@@ -49,6 +52,21 @@ export async function runAtomic(session: Session, run: Run): Promise<RunResult> 
   } catch (error) {
     return failed(error);
   }
+}
+
+const ENDS_TRANSACTION = /^(commit|end|abort|rollback(?!\s+(work\s+|transaction\s+)?to\b)|prepare\s+transaction)\b/i;
+
+/** What ended the transaction by itself would have committed before complete_run could refuse it. */
+function refuseTransactionEnd(command: string): void {
+  // The body of a function, where END is no command.
+  if (/\bbegin\s+atomic\b/i.test(command)) return;
+  const end = splitStatements(command).find(({ text }) => ENDS_TRANSACTION.test(text));
+  if (!end) return;
+  throw new BgwError('2D000', {
+    message: 'the command of an atomic run would end its transaction',
+    detail: `Line ${end.line}: ${end.text.slice(0, 60)}`,
+    hint: 'Use mode "session" for commands that commit or roll back by themselves.',
+  });
 }
 
 function configuration({ order, settings }: Run): string {
