@@ -223,6 +223,18 @@ test('valid from, valid until, exceptions and time zone decide what is due', asy
   expect(await text('2030-01-04 12:00+09')).toBe(null);
 });
 
+test('due times are bounded, so many per schedule', async ({ db }) => {
+  await db.query(`SELECT bgw_schedule('often', '1 second', 'SELECT 1')`);
+  await db.query(`SELECT bgw.note_schedules()`);
+  await db.query(`UPDATE bgw.schedule_state SET last_due_at = now()`);
+  await db.query(
+    `INSERT INTO bgw.tick (schedule_id, due_at, outcome) SELECT id, now() - n * interval '1 s', 'launched' FROM bgw.schedule, generate_series(1, 1500) AS n`,
+  );
+  await db.query('SELECT bgw.trim()');
+  expect(await db.value('SELECT count(*) FROM bgw.tick')).toBe(1000n);
+  expect(await db.value(`SELECT min(due_at) > now() - interval '1010 s' FROM bgw.tick`)).toBe(true);
+});
+
 test('@reboot runs when the first controller joins', async ({ db, startController }) => {
   await db.query('CREATE TABLE ran (at timestamptz)');
   await db.query(`SELECT bgw_schedule('boot', '@reboot', $1)`, [APPEND]);

@@ -1,6 +1,6 @@
 -- bgw.keep_house: partitions of the history ahead of time, old ones dropped, the log trimmed.  Called by take_orders.
 -- One node does it for all when it is due; a lock that somebody holds puts it off, it never waits for one.
--- History is bounded by default: 7 days, 1,000 runs per worker and 100,000 of bgw_launch_sql; the log by 10,000 lines.
+-- History is bounded by default: 7 days, 1,000 runs per worker and 100,000 of bgw_launch_sql, some 1,000 due times per schedule; the log by 10,000 lines.
 
 CREATE OR REPLACE FUNCTION bgw.keep_house() RETURNS void
 LANGUAGE plpgsql
@@ -29,6 +29,13 @@ AS $$
     WHERE run.worker_id = bound.worker_id AND run.finished_at <= bound.finished_at;
     DELETE FROM bgw.run WHERE run.worker_id IS NULL AND run.finished_at <= (
         SELECT older.finished_at FROM bgw.run AS older WHERE older.worker_id IS NULL ORDER BY older.finished_at DESC OFFSET 100000 LIMIT 1);
+    -- A hundred schedules at a time, whichever: one turn stays short, however many there are.
+    DELETE FROM bgw.tick USING (
+        SELECT busy.schedule_id, surplus.due_at
+        FROM (SELECT state.schedule_id FROM bgw.schedule_state AS state WHERE state.last_due_at > bgw.now() - interval '5 min' ORDER BY pg_catalog.random() LIMIT 100) AS busy
+        CROSS JOIN LATERAL (SELECT older.due_at FROM bgw.tick AS older WHERE older.schedule_id = busy.schedule_id
+                            ORDER BY older.due_at DESC OFFSET 1000 LIMIT 1) AS surplus) AS bound
+    WHERE tick.schedule_id = bound.schedule_id AND tick.due_at <= bound.due_at;
     DELETE FROM bgw.log WHERE log.id <= (SELECT max(newest.id) - 10000 FROM bgw.log AS newest);
     DELETE FROM bgw.signal WHERE NOT EXISTS (SELECT FROM bgw.process WHERE process.id = signal.process_id);
     DELETE FROM bgw.schedule WHERE schedule.id IN (SELECT gone.id FROM bgw.schedule AS gone WHERE gone.unscheduled FOR UPDATE SKIP LOCKED);
@@ -41,7 +48,7 @@ AS $$
         WHERE forgotten.unregistered AND NOT EXISTS (SELECT FROM bgw.process WHERE process.worker_id = forgotten.id)
         FOR UPDATE SKIP LOCKED);
 $$;
-COMMENT ON FUNCTION bgw.trim() IS 'Deletes what is beyond the bounds: runs of a worker, log lines, signals without a process, unregistered workers.';
+COMMENT ON FUNCTION bgw.trim() IS 'Deletes what is beyond the bounds: runs of a worker, due times of a schedule, log lines, signals without a process, unregistered workers.';
 
 CREATE OR REPLACE FUNCTION bgw.partition_by_day(parent text, key text, today date) RETURNS void
 LANGUAGE plpgsql
