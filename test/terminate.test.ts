@@ -290,3 +290,15 @@ test('a signal, a restart and a terminate by name reach every process of that na
   expect(await db.value(`SELECT bgw_terminate('w')`)).toBe(true);
   for (const { handle } of launched) await db.query('CALL bgw_wait_for_shutdown($1)', [handle]);
 });
+
+test('a signal that there is not is refused, by handle and by name, also when nothing runs', async ({ db }) => {
+  for (const call of [
+    `bgw_signal(1, 'SIGKILL')`,
+    `bgw_signal('hello_world', 'SIGKILL')`,
+    `bgw_signal('hello_world', NULL)`,
+  ])
+    await expect(db.query(`SELECT ${call}`), call).rejects.toMatchObject({
+      code: '22023',
+      hint: 'Available signals: SIGHUP, SIGINT, SIGTERM, SIGUSR1.',
+    });
+});

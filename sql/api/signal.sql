@@ -6,12 +6,8 @@ CREATE OR REPLACE FUNCTION public.bgw_signal(handle bigint, signal text) RETURNS
 LANGUAGE plpgsql
 AS $$
 BEGIN
-    IF signal IN ('SIGHUP', 'SIGINT', 'SIGTERM', 'SIGUSR1') THEN
-        RETURN bgw.request(handle, signal);
-    END IF;
-    RAISE EXCEPTION USING ERRCODE = 'invalid_parameter_value',
-        MESSAGE = pg_catalog.format('unrecognized signal "%s"', signal),
-        HINT = 'Available signals: SIGHUP, SIGINT, SIGTERM, SIGUSR1.';
+    PERFORM bgw.check_signal(signal);
+    RETURN bgw.request(handle, signal);
 END;
 $$;
 COMMENT ON FUNCTION public.bgw_signal(bigint, text) IS
@@ -20,9 +16,27 @@ Returns true if it was registered; false, with a warning, if no such process run
 Example: SELECT bgw_signal(4711, ''SIGHUP'');';
 
 CREATE OR REPLACE FUNCTION public.bgw_signal(worker_name text, signal text) RETURNS boolean
-LANGUAGE sql
-AS $$ SELECT coalesce(pg_catalog.bool_or(public.bgw_signal(process_id, signal)), false) FROM bgw.find_processes(worker_name) AS process_id $$;
-COMMENT ON FUNCTION public.bgw_signal(text, text) IS 'bgw_signal for every process of that name.  Errors: 42704 no such worker.';
+LANGUAGE plpgsql
+AS $$
+BEGIN
+    PERFORM bgw.check_signal(signal);
+    RETURN (SELECT coalesce(pg_catalog.bool_or(bgw.request(process_id, bgw_signal.signal)), false) FROM bgw.find_processes(worker_name) AS process_id);
+END;
+$$;
+COMMENT ON FUNCTION public.bgw_signal(text, text) IS 'bgw_signal for every process of that name.  Errors: 42704 no such worker, 22023 another signal.';
+
+CREATE OR REPLACE FUNCTION bgw.check_signal(signal text) RETURNS void
+LANGUAGE plpgsql
+AS $$
+BEGIN
+    IF signal IS NULL OR signal NOT IN ('SIGHUP', 'SIGINT', 'SIGTERM', 'SIGUSR1') THEN
+        RAISE EXCEPTION USING ERRCODE = 'invalid_parameter_value',
+            MESSAGE = pg_catalog.format('unrecognized signal "%s"', signal),
+            HINT = 'Available signals: SIGHUP, SIGINT, SIGTERM, SIGUSR1.';
+    END IF;
+END;
+$$;
+COMMENT ON FUNCTION bgw.check_signal(text) IS 'Raises an error unless a process can be sent that signal.  Errors: 22023.';
 
 CREATE OR REPLACE FUNCTION public.bgw_cancel(handle bigint) RETURNS boolean
 LANGUAGE sql
