@@ -12,12 +12,14 @@ const { values, positionals } = parseArgs({
   options: { check: { type: 'boolean', default: false } },
   allowPositionals: true,
 });
-const directory = positionals[0] ?? join(findPackageRoot(), 'migrations', 'committed');
+const own = ['committed', 'cron'].map((name) => join(findPackageRoot(), 'migrations', name));
 
-if (values.check) readMigrations(directory);
-else renewHeaders();
+for (const directory of positionals.length > 0 ? positionals : own) {
+  if (values.check) readMigrations(directory);
+  else renewHeaders(directory);
+}
 
-function renewHeaders(): void {
+function renewHeaders(directory: string): void {
   let previous: string | undefined;
   for (const name of migrationNames(directory)) {
     const path = join(directory, name);

@@ -5,9 +5,10 @@
  */
 import { readFileSync } from 'node:fs';
 import { delimiter, join } from 'node:path';
-import { Command, CommanderError, InvalidArgumentError, Option } from 'commander';
+import { Argument, Command, CommanderError, InvalidArgumentError, Option } from 'commander';
 import { pino, type Logger } from 'pino';
 import { chooseDatabase } from './commands/connect.ts';
+import { importPgCron } from './commands/import-pg-cron.ts';
 import { migrateDatabase } from './commands/migrate.ts';
 import { runController } from './commands/run.ts';
 import { stopOnSignal } from './commands/signals.ts';
@@ -70,9 +71,21 @@ function program(): Command {
 function addDatabaseCommands(bgw: Command): void {
   withUrl(bgw.command('migrate'))
     .description('install the schema in a database, or upgrade it')
-    .action(async ({ url }: UrlOption) => {
-      await migrateDatabase({ connection: chooseDatabase(url), say });
+    .option('--with-cron', "also install schema cron: pg_cron's interface, without pg_cron", false)
+    .action(async ({ url, withCron }: UrlOption & { withCron: boolean }) => {
+      await migrateDatabase({ connection: chooseDatabase(url), withCron, say });
     });
+  withUrl(bgw.command('import'))
+    .description('copy the jobs of a real pg_cron into schema cron')
+    .addArgument(new Argument('<what>', 'what to import').choices(['pg_cron']))
+    .option('--from <url>', "database that has pg_cron, instead of this server's cron.database_name")
+    .option('--skip-refused', 'if some jobs cannot be imported, import the others', false)
+    .action(
+      async (_what: 'pg_cron', { url, from, skipRefused }: UrlOption & { from?: string; skipRefused: boolean }) => {
+        const source = from === undefined ? undefined : chooseDatabase(from);
+        await importPgCron({ connection: chooseDatabase(url), from: source, skipRefused, say });
+      },
+    );
   withUrl(bgw.command('sql'))
     .description('run SQL and print the results as psql does')
     .argument('[sql]', 'statements; standard input if absent')

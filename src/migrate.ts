@@ -1,23 +1,25 @@
 /**
  * Brings a database to this program's schema in one transaction: lock, verify the history, run pending migrations, run
- * the sql/ layer unless it is unchanged.  Any number of these may run at the same time (I15): one does the work, the
+ * the sql/ layer unless it is unchanged.  Then the same for schema cron, where it is asked for or there.  Any number of these may run at the same time (I15): one does the work, the
  * others wait for it and find nothing to do.
  * Called by: src/commands/migrate.ts, `bgw up`, tests.
  *
  * The history stands in bgw.migration and not in graphile-migrate's own table, whose name is fixed: a user's project
  * that uses graphile-migrate in the same database would take our migrations for its own.
  */
-import { join } from 'node:path';
+import { resolve } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { ClientBase } from 'pg';
 import { BgwError, describeError } from './errors.ts';
 import { readMigrations, type Migration } from './migration-files.ts';
 import { findPackageRoot } from './package-root.ts';
-import { applySqlLayer, hashSqlLayer, readSqlLayer } from './sql-layer.ts';
+import { applySqlLayer, hashSqlLayer, readSqlLayer, type SqlFile } from './sql-layer.ts';
 
 export interface MigrateOptions {
   /** Told what is applied, and what is waited for. */
   log?: (line: string) => void;
+  /** Install schema cron, pg_cron's interface, as well. Once it is installed it is upgraded without being asked for. */
+  withCron?: boolean;
   /** Other files than this package's own, for tests. */
   migrationsDir?: string;
   sqlDir?: string;
@@ -29,6 +31,14 @@ export interface MigrateResult {
   /** File names of the migrations that were applied now. */
   applied: string[];
   sqlLayer: 'applied' | 'unchanged';
+}
+
+/** What has a history, and a layer of re-creatable objects, of its own. */
+interface Part {
+  /** The schema that holds its tables migration and sql_layer. */
+  schema: 'bgw' | 'cron';
+  migrations: Migration[];
+  files: SqlFile[];
 }
 
 const OLDEST_SERVER = 13;
@@ -44,10 +54,9 @@ const DEADLOCK_DETECTED = '40P01';
 
 /** Applies what is missing. Throws WK301 for a newer schema and WK302 for a different history; then nothing changed. */
 export async function migrate(client: ClientBase, options: MigrateOptions = {}): Promise<MigrateResult> {
-  const { log = (): void => undefined, patienceMs = PATIENCE_MS } = options;
-  const root = findPackageRoot();
-  const migrations = readMigrations(options.migrationsDir ?? join(root, 'migrations', 'committed'));
-  const files = readSqlLayer(options.sqlDir ?? join(root, 'sql'));
+  const { log = (): void => undefined, patienceMs = PATIENCE_MS, withCron = false } = options;
+  const bgw = readPart('bgw', options.migrationsDir ?? 'migrations/committed', options.sqlDir ?? 'sql');
+  const cron = readPart('cron', 'migrations/cron', 'sql/cron');
   await checkServer(client);
 
   const deadline = performance.now() + patienceMs;
@@ -55,9 +64,9 @@ export async function migrate(client: ClientBase, options: MigrateOptions = {}):
     try {
       return await inTransaction(client, async () => {
         await lock(client);
-        const applied = await applyMigrations(client, migrations, log);
-        const sqlLayer = await refreshSqlLayer(client, files, log);
-        return { applied, sqlLayer };
+        const hasCron = await checkCron(client, withCron);
+        const result = await applyPart(client, bgw, log);
+        return hasCron ? merge(result, await applyPart(client, cron, log)) : result;
       });
     } catch (error) {
       const { code } = describeError(error);
@@ -67,6 +76,43 @@ export async function migrate(client: ClientBase, options: MigrateOptions = {}):
       await sleep(PAUSE_MS);
     }
   }
+}
+
+/** Directories are relative to the package; tests give absolute ones. */
+function readPart(schema: Part['schema'], migrationsDir: string, sqlDir: string): Part {
+  const root = findPackageRoot();
+  return {
+    schema,
+    migrations: readMigrations(resolve(root, migrationsDir)),
+    files: readSqlLayer(resolve(root, sqlDir), schema === 'bgw' ? 'sql' : `sql/${schema}`),
+  };
+}
+
+async function applyPart(client: ClientBase, part: Part, log: (line: string) => void): Promise<MigrateResult> {
+  const applied = await applyMigrations(client, part, log);
+  return { applied, sqlLayer: await refreshSqlLayer(client, part, log) };
+}
+
+function merge(one: MigrateResult, other: MigrateResult): MigrateResult {
+  const isUnchanged = one.sqlLayer === 'unchanged' && other.sqlLayer === 'unchanged';
+  return { applied: [...one.applied, ...other.applied], sqlLayer: isUnchanged ? 'unchanged' : 'applied' };
+}
+
+/** Whether schema cron is to be installed or upgraded. Throws 42P06 if it is wanted and somebody else's is there. */
+async function checkCron(client: ClientBase, isWanted: boolean): Promise<boolean> {
+  const { rows } = await client.query<{ ours: boolean; extension: boolean; taken: boolean }>(
+    `SELECT to_regclass('cron.sql_layer') IS NOT NULL AS ours, to_regnamespace('cron') IS NOT NULL AS taken,
+            EXISTS (SELECT FROM pg_extension WHERE extname = 'pg_cron') AS extension`,
+  );
+  const { ours = false, extension = false, taken = false } = rows[0] ?? {};
+  if (!isWanted || ours || !(extension || taken)) return isWanted || ours;
+  throw new BgwError('42P06', {
+    message: extension ? 'extension "pg_cron" is installed in this database' : 'schema "cron" already exists',
+    detail: extension ? 'Its schema has the name of ours.' : 'It was not made by pg-bgworker.',
+    hint: extension
+      ? 'Install into another database and run "bgw import pg_cron" there, or drop the extension first; its jobs go with it.'
+      : 'Drop or rename it, and run "bgw migrate --with-cron" again.',
+  });
 }
 
 async function checkServer(client: ClientBase): Promise<void> {
@@ -120,18 +166,19 @@ async function lock(client: ClientBase): Promise<void> {
 
 async function applyMigrations(
   client: ClientBase,
-  migrations: Migration[],
+  { schema, migrations }: Part,
   log: (line: string) => void,
 ): Promise<string[]> {
-  const history = await readHistory(client);
+  const directory = schema === 'bgw' ? 'migrations/committed' : `migrations/${schema}`;
+  const history = await readHistory(client, schema);
   checkHistory(history, migrations);
   const pending = migrations.slice(history.length);
   for (const { id, name, hash, body } of pending) {
     await client.query(body).catch((error: unknown) => {
-      throw explain(error, name);
+      throw explain(error, `${directory}/${name}`);
     });
-    await client.query('INSERT INTO bgw.migration (id, name, hash) VALUES ($1, $2, $3)', [id, name, hash]);
-    log(`applied migrations/committed/${name}`);
+    await client.query(`INSERT INTO ${schema}.migration (id, name, hash) VALUES ($1, $2, $3)`, [id, name, hash]);
+    log(`applied ${directory}/${name}`);
   }
   return pending.map(({ name }) => name);
 }
@@ -139,10 +186,12 @@ async function applyMigrations(
 type HistoryRow = Pick<Migration, 'id' | 'name' | 'hash'>;
 
 /** Asks for the table first: the first migration makes it, and the schema it stands in. */
-async function readHistory(client: ClientBase): Promise<HistoryRow[]> {
-  const { rows } = await client.query<{ exists: boolean }>(`SELECT to_regclass('bgw.migration') IS NOT NULL AS exists`);
+async function readHistory(client: ClientBase, schema: Part['schema']): Promise<HistoryRow[]> {
+  const { rows } = await client.query<{ exists: boolean }>('SELECT to_regclass($1) IS NOT NULL AS exists', [
+    `${schema}.migration`,
+  ]);
   if (!rows[0]?.exists) return [];
-  const history = await client.query<HistoryRow>('SELECT id, name, hash FROM bgw.migration ORDER BY id');
+  const history = await client.query<HistoryRow>(`SELECT id, name, hash FROM ${schema}.migration ORDER BY id`);
   return history.rows;
 }
 
@@ -168,24 +217,24 @@ function checkHistory(history: HistoryRow[], migrations: Migration[]): void {
 
 async function refreshSqlLayer(
   client: ClientBase,
-  files: ReturnType<typeof readSqlLayer>,
+  { schema, files }: Part,
   log: (line: string) => void,
 ): Promise<MigrateResult['sqlLayer']> {
   const { rows } = await client.query<{ major: number; hash: string | null }>(
-    `SELECT current_setting('server_version_num')::int / 10000 AS major, (SELECT hash FROM bgw.sql_layer) AS hash`,
+    `SELECT current_setting('server_version_num')::int / 10000 AS major, (SELECT hash FROM ${schema}.sql_layer) AS hash`,
   );
   const { major = 0, hash: stored = null } = rows[0] ?? {};
   const hash = hashSqlLayer(files, major);
   if (hash === stored) return 'unchanged';
 
   await applySqlLayer(client, files, { isFirst: stored === null });
-  await client.query('DELETE FROM bgw.sql_layer');
-  await client.query('INSERT INTO bgw.sql_layer (hash) VALUES ($1)', [hash]);
-  log(`applied sql/ (${files.length} files)`);
+  await client.query(`DELETE FROM ${schema}.sql_layer`);
+  await client.query(`INSERT INTO ${schema}.sql_layer (hash) VALUES ($1)`, [hash]);
+  log(`applied ${schema === 'bgw' ? 'sql' : `sql/${schema}`}/ (${files.length} files)`);
   return 'applied';
 }
 
-function explain(error: unknown, name: string): unknown {
+function explain(error: unknown, where: string): unknown {
   const { code, message, detail, hint } = describeError(error);
   if (code !== '42P06' && code !== '42501') return error;
   return new BgwError(code, {
@@ -195,7 +244,7 @@ function explain(error: unknown, name: string): unknown {
       code === '42P06'
         ? 'Drop or rename it, and run "bgw migrate" again.'
         : (hint ?? 'Migrate as a role that may create schemas in this database, such as its owner.'),
-    where: `migrations/committed/${name}`,
+    where,
     cause: error,
   });
 }

@@ -1,5 +1,5 @@
 /**
- * The re-creatable half of the schema: every file that sql/install.sql names, in its order, in the caller's transaction.
+ * The re-creatable half of a schema: every file that sql/install.sql names, in its order, in the caller's transaction.
  * Called by: src/migrate.ts; by `npm run sql` in development.
  *
  * An object of ours never silently replaces somebody else's: the first time, CREATE OR REPLACE runs as CREATE, so that
@@ -23,11 +23,11 @@ const RETIRED = 'sql/retired.sql';
 const REPLACEABLE = /^CREATE\s+OR\s+REPLACE\s+(?<kind>FUNCTION|PROCEDURE|VIEW)\s+(?<schema>\w+)\.(?<name>\w+)/i;
 const COMMENT_TARGET = /^COMMENT\s+ON\s+(?:FUNCTION|PROCEDURE|VIEW)\s/i;
 
-/** The files of `directory` that its install.sql names with `\ir`, in order. */
-export function readSqlLayer(directory: string): SqlFile[] {
+/** The files of `directory` that its install.sql names with `\ir`, in order; `prefix` is what the directory is called. */
+export function readSqlLayer(directory: string, prefix = 'sql'): SqlFile[] {
   const install = readFileSync(join(directory, 'install.sql'), 'utf8');
   return [...install.matchAll(/^\\ir\s+(\S+)/gm)].map(([, path = '']) => ({
-    path: `sql/${path}`,
+    path: `${prefix}/${path}`,
     text: readFileSync(join(directory, path), 'utf8'),
   }));
 }

@@ -157,6 +157,7 @@ describe('src/', () => {
     'embedded/pidfile', // which server answers at that port
     'commands/sql',
     'commands/status', // views only
+    'commands/import-pg-cron', // from the tables of pg_cron to the views of sql/cron
   ];
   const SQL_TEXT =
     /['`]\s*(SELECT|INSERT INTO|UPDATE|DELETE FROM|WITH|BEGIN|COMMIT|ROLLBACK|SET|DISCARD|LISTEN|NOTIFY|CALL|CREATE|DROP|ALTER|LOCK)\b/;
@@ -191,6 +192,7 @@ describe('sql/', () => {
     api: ['doorbell', 'compute', 'lookup'],
     control: ['doorbell', 'compute', 'lookup'],
     views: ['compute', 'lookup'],
+    cron: ['api', 'compute', 'lookup'],
     lookup: ['compute'],
     compute: [],
     doorbell: [],

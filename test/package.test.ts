@@ -45,9 +45,7 @@ test('the package holds what runs, and nothing else', () => {
   );
   const foreign = packed.filter(
     (path) =>
-      !/^(dist|docs|sql|migrations\/committed)\/|^(package\.json|README\.md|CHANGELOG\.md|SECURITY\.md|LICENSE)$/.test(
-        path,
-      ),
+      !/^(dist|docs|sql|migrations)\/|^(package\.json|README\.md|CHANGELOG\.md|SECURITY\.md|LICENSE)$/.test(path),
   );
   expect(foreign).toEqual([]);
 });

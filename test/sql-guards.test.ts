@@ -11,18 +11,26 @@ import { readSqlLayer } from '../src/sql-layer.ts';
 import { splitStatements, type Statement } from '../src/sql-statements.ts';
 
 const root = findPackageRoot();
-const files = readSqlLayer(join(root, 'sql')).map(({ path, text }) => ({ path, statements: splitStatements(text) }));
+const files = [...readSqlLayer(join(root, 'sql')), ...readSqlLayer(join(root, 'sql', 'cron'), 'sql/cron')].map(
+  ({ path, text }) => ({ path, statements: splitStatements(text) }),
+);
 
 const EVERYWHERE = [/^CREATE OR REPLACE (FUNCTION|PROCEDURE|VIEW) \w+\.\w+/, /^COMMENT ON /, /^GRANT /, /^REVOKE /];
 const RETIRED_ONLY = [/^DROP (FUNCTION|PROCEDURE|VIEW) IF EXISTS \w+\.\w+/];
 /** A worker's file also defines the worker: both are upserts by name. */
 const WORKERS_ONLY = [/^SELECT public\.bgw_register\(/, /^SELECT public\.bgw_define_setting\(/];
+/** CREATE OR REPLACE TRIGGER came with PostgreSQL 14. */
+const TRIGGERS_ONLY = [
+  /^DROP TRIGGER IF EXISTS \w+ ON cron\.\w+$/,
+  /^CREATE TRIGGER \w+ INSTEAD OF [A-Z ]+ ON cron\.\w+/,
+];
 const TRANSACTION_CONTROL = /^(BEGIN|COMMIT|END|ROLLBACK|ABORT|START TRANSACTION|SAVEPOINT|RELEASE)\b/i;
 const ROUTINE = /^CREATE OR REPLACE (?:FUNCTION|PROCEDURE) (?<name>\w+\.\w+)/;
 const MAX_LINES = 80;
 
 function allowedIn(path: string): RegExp[] {
   if (path === 'sql/retired.sql') return RETIRED_ONLY;
+  if (path === 'sql/cron/triggers.sql') return [...EVERYWHERE, ...TRIGGERS_ONLY];
   return path.startsWith('sql/workers/') ? [...EVERYWHERE, ...WORKERS_ONLY] : EVERYWHERE;
 }
 
@@ -34,9 +42,9 @@ function routines(statements: Statement[]): { name: string; statement: Statement
 }
 
 describe('sql/', () => {
-  test('holds no file that install.sql does not name', () => {
+  test('holds no file that no install.sql names', () => {
     const present = readdirSync(join(root, 'sql'), { recursive: true, encoding: 'utf8' })
-      .filter((path) => path.endsWith('.sql') && path !== 'install.sql')
+      .filter((path) => path.endsWith('.sql') && !path.endsWith('install.sql'))
       .map((path) => `sql/${path}`);
     expect(present.toSorted()).toEqual(files.map(({ path }) => path).toSorted());
   });
@@ -87,10 +95,10 @@ describe('sql/', () => {
 });
 
 test('no migration ends the transaction that bgw migrate runs it in', () => {
-  const directory = join(root, 'migrations', 'committed');
-  const statements = migrationNames(directory).flatMap((name) =>
-    splitStatements(readFileSync(join(directory, name), 'utf8')),
-  );
+  const statements = ['committed', 'cron']
+    .map((name) => join(root, 'migrations', name))
+    .flatMap((directory) => migrationNames(directory).map((name) => readFileSync(join(directory, name), 'utf8')))
+    .flatMap(splitStatements);
   expect(statements.map(({ text }) => text).filter((text) => TRANSACTION_CONTROL.test(text))).toEqual([]);
 });
 

@@ -6,14 +6,20 @@ import { withSession } from './connect.ts';
 
 export interface MigrateCommandOptions {
   connection: ClientConfig;
+  /** Install pg_cron's interface, schema cron, as well. */
+  withCron?: boolean;
   /** Told one line for each step. */
   say: (line: string) => void;
 }
 
-export async function migrateDatabase({ connection, say }: MigrateCommandOptions): Promise<MigrateResult> {
+export async function migrateDatabase({
+  connection,
+  withCron = false,
+  say,
+}: MigrateCommandOptions): Promise<MigrateResult> {
   const result = await withSession(
     { ...connection, application_name: 'bgw migrate' },
-    async (client) => await migrate(client, { log: say }),
+    async (client) => await migrate(client, { withCron, log: say }),
   );
   if (result.applied.length === 0 && result.sqlLayer === 'unchanged')
     say(`${describeTarget(connection)} is up to date`);

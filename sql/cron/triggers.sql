@@ -1,0 +1,53 @@
+-- What scripts write to pg_cron's tables: UPDATE cron.job SET active = false, DELETE FROM cron.job_run_details.
+-- As there, a user has DELETE on the details and nothing on cron.job, unless it is granted.
+
+CREATE OR REPLACE FUNCTION cron.write_job() RETURNS trigger
+LANGUAGE plpgsql
+AS $$
+BEGIN
+    IF TG_OP = 'DELETE' THEN
+        PERFORM cron.unschedule(OLD.jobid);
+        RETURN OLD;
+    ELSIF TG_OP = 'INSERT' THEN
+        IF NEW.username <> current_user AND NOT cron.is_superuser() THEN
+            RAISE EXCEPTION USING ERRCODE = 'internal_error', MESSAGE = 'must be superuser to create a job for another role';
+        END IF;
+        NEW.jobid := cron.put_job(cron.find_user(coalesce(NEW.username, current_user)), NEW.jobname, NEW.schedule, NEW.command,
+            coalesce(NEW.database, pg_catalog.current_database()), coalesce(NEW.active, true));
+        RETURN (SELECT job FROM cron.job WHERE job.jobid = NEW.jobid);
+    ELSIF (NEW.jobid, NEW.jobname) IS DISTINCT FROM (OLD.jobid, OLD.jobname) THEN
+        RAISE EXCEPTION USING ERRCODE = 'feature_not_supported', MESSAGE = 'cannot change jobid or jobname of a job',
+            HINT = 'Unschedule it, and schedule another.';
+    ELSIF NEW.username <> OLD.username AND NOT cron.is_superuser() THEN
+        RAISE EXCEPTION USING ERRCODE = 'internal_error', MESSAGE = 'must be superuser to alter username';
+    END IF;
+    IF (NEW.nodename, NEW.nodeport) IS DISTINCT FROM (OLD.nodename, OLD.nodeport) THEN
+        RAISE WARNING USING ERRCODE = '01000', MESSAGE = 'nodename and nodeport have no effect', HINT = 'The controller is told how to connect when it is started.';
+    END IF;
+    PERFORM cron.change_job(OLD.jobid, nullif(NEW.schedule, OLD.schedule), nullif(NEW.command, OLD.command), nullif(NEW.database, OLD.database),
+        CASE WHEN NEW.username <> OLD.username THEN cron.find_user(NEW.username) END, NEW.active);
+    RETURN NEW;
+END;
+$$;
+COMMENT ON FUNCTION cron.write_job() IS 'INSERT, UPDATE and DELETE on cron.job, as the caller: the functions of sql/cron/schedule.sql in other words.';
+DROP TRIGGER IF EXISTS job_is_written ON cron.job;
+CREATE TRIGGER job_is_written INSTEAD OF INSERT OR UPDATE OR DELETE ON cron.job FOR EACH ROW EXECUTE FUNCTION cron.write_job();
+
+CREATE OR REPLACE FUNCTION cron.delete_run() RETURNS trigger
+LANGUAGE plpgsql SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    IF OLD.end_time IS NULL THEN
+        RETURN NULL;  -- it runs
+    END IF;
+    DELETE FROM cron.deleted_run WHERE end_time < pg_catalog.now() - interval '9 days';  -- bgw.run has no older ones
+    INSERT INTO cron.deleted_run (end_time, runid) VALUES (OLD.end_time, OLD.runid) ON CONFLICT DO NOTHING;
+    RETURN OLD;
+END;
+$$;
+COMMENT ON FUNCTION cron.delete_run() IS
+'DELETE on cron.job_run_details.  It may write for everybody, because what it is called for is what the view has shown him; PUBLIC cannot make a trigger of it elsewhere.';
+REVOKE ALL ON FUNCTION cron.delete_run() FROM PUBLIC;
+DROP TRIGGER IF EXISTS run_is_deleted ON cron.job_run_details;
+CREATE TRIGGER run_is_deleted INSTEAD OF DELETE ON cron.job_run_details FOR EACH ROW EXECUTE FUNCTION cron.delete_run();
