@@ -286,6 +286,36 @@ test('of what is due together the higher priority starts first', async ({ db, st
   expect(await db.value(`SELECT string_agg(name, ' ' ORDER BY at) FROM ran`)).toBe('high middle low');
 });
 
+test('many that are due at once start within the slots, by priority and then age, and who has waited long goes first', async ({
+  db,
+  startController,
+}) => {
+  await db.query(
+    `SELECT count(bgw_schedule_at('s' || n, '2026-01-01', 'SELECT pg_sleep(0.002)', priority => n % 3)) FROM generate_series(1, 150) AS n`,
+  );
+  const controller = await startController({ maxWorkerProcesses: 4 });
+  await until(async () => (await db.value('SELECT count(*) FROM bgw_run_history')) === 150n, { deadline: 20_000 });
+  // Those that begin together may begin in any order; none begins before a batch of a higher priority is over.
+  const { rows } = await db.query<{ priorities: number[]; most: number }>(
+    `SELECT array_agg(substr(name, 2)::int % 3 ORDER BY run_id) AS priorities,
+            max((SELECT count(*)::int FROM bgw_run_history AS other WHERE other.started_at <= run.started_at AND other.finished_at > run.started_at)) AS most
+     FROM bgw_run_history AS run`,
+  );
+  expect(rows[0]?.priorities).toEqual([2, 1, 0].flatMap((priority) => Array.from({ length: 50 }, () => priority)));
+  expect(rows[0]?.most).toBeLessThanOrEqual(4);
+
+  // A minute of waiting is worth a point of priority: nobody starves.
+  await db.query(
+    `SELECT bgw_schedule('old', '@yearly', 'SELECT 1', priority => -5), bgw_schedule('new', '@yearly', 'SELECT 1', priority => 5)`,
+  );
+  await controller.stop();
+  await db.query(`SELECT bgw_run_now('old'), bgw_run_now('new')`);
+  const order = `SELECT string_agg(name, ' ' ORDER BY turn) FROM bgw.process`;
+  expect(await db.value(order)).toBe('new old');
+  await db.query(`UPDATE bgw.process SET turn = turn - 601 WHERE name = 'old'`);
+  expect(await db.value(order)).toBe('old new');
+});
+
 test('others see and change only their own schedules', async ({ ordinary }) => {
   const { db, role } = ordinary;
   await db.query(`SELECT bgw_schedule('mine', '@daily', 'SELECT 1')`);
