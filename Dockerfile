@@ -14,6 +14,7 @@ COPY --from=build /app/node_modules node_modules
 COPY --from=build /app/dist dist
 COPY --from=build /app/sql sql
 COPY --from=build /app/migrations/committed migrations/committed
+COPY --from=build /app/migrations/cron migrations/cron
 USER node
 ENTRYPOINT ["node", "/app/dist/cli.js"]
 CMD ["run"]

@@ -305,6 +305,7 @@ test('what scripts write to the tables of pg_cron is done', async ({ cron, start
     { schedule: '0 3 * * *', command: 'SELECT 2', active: true },
   ]);
   expect(await answer(cron, `UPDATE cron.job SET jobname = 'x'`)).toMatchObject({ code: '0A000' });
+  expect(await answer(cron, 'UPDATE cron.job SET command = NULL')).toMatchObject({ code: '22004' });
   expect(await answer(cron, `DELETE FROM cron.job WHERE jobname = 'inserted'`)).toBe(1);
 });
 

@@ -18,6 +18,8 @@ BEGIN
     ELSIF (NEW.jobid, NEW.jobname) IS DISTINCT FROM (OLD.jobid, OLD.jobname) THEN
         RAISE EXCEPTION USING ERRCODE = 'feature_not_supported', MESSAGE = 'cannot change jobid or jobname of a job',
             HINT = 'Unschedule it, and schedule another.';
+    ELSIF pg_catalog.num_nulls(NEW.schedule, NEW.command, NEW.database, NEW.username, NEW.active) > 0 THEN
+        RAISE EXCEPTION USING ERRCODE = 'null_value_not_allowed', MESSAGE = 'only the jobname of a job can be NULL';
     ELSIF NEW.username <> OLD.username AND NOT cron.is_superuser() THEN
         RAISE EXCEPTION USING ERRCODE = 'internal_error', MESSAGE = 'must be superuser to alter username';
     END IF;
