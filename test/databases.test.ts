@@ -2,40 +2,26 @@
  * Workers and the other databases of the server: one worker per database, and making room for DROP DATABASE.
  * On a server of its own: a worker of every database would visit those of other tests.
  */
-import { mkdtempSync, rmSync } from 'node:fs';
-import { tmpdir } from 'node:os';
-import { join } from 'node:path';
-import pg from 'pg';
+import type pg from 'pg';
 import { afterAll, beforeAll } from 'vitest';
-import { startEmbedded, type EmbeddedServer } from '../src/embedded.ts';
-import { migrate } from '../src/migrate.ts';
 import { startController, type TestController } from './support/controller.ts';
 import { expect, test } from './support/database.ts';
+import { type OwnServer, startOwnServer } from './support/own-server.ts';
 import { until } from './support/until.ts';
 
-let server: EmbeddedServer;
-let directory: string;
+let server: OwnServer;
 let client: pg.Client;
 let controller: TestController;
 
 beforeAll(async () => {
-  directory = mkdtempSync(join(tmpdir(), 'bgw-test-databases-'));
-  server = await startEmbedded({
-    dataDir: join(directory, 'data'),
-    settings: { fsync: 'off' },
-    binDir: process.env['BGW_TEST_BIN_DIR'] || undefined,
-  });
-  client = new pg.Client({ connectionString: server.url });
-  await client.connect();
-  await migrate(client);
+  server = await startOwnServer();
+  ({ client } = server);
   controller = await startController({ url: server.url });
 });
 
 afterAll(async () => {
   await controller.stop();
-  await client.end();
   await server.stop();
-  rmSync(directory, { recursive: true, force: true });
 });
 
 async function value<Value>(sql: string, params: unknown[] = []): Promise<Value> {

@@ -1,14 +1,11 @@
 /** Workers that look at the whole server, each on servers of their own: auth_counter at its log, standby_watch at its standbys. */
-import { mkdtempSync, rmSync } from 'node:fs';
 import { createServer, type IncomingMessage, type ServerResponse } from 'node:http';
 import type { AddressInfo } from 'node:net';
-import { tmpdir } from 'node:os';
-import { join } from 'node:path';
 import pg from 'pg';
 import { afterAll, beforeAll, describe, expect, onTestFinished, test } from 'vitest';
-import { startEmbedded, type EmbeddedServer } from '../src/embedded.ts';
 import { migrate } from '../src/migrate.ts';
 import { startController, type TestController } from './support/controller.ts';
+import { type OwnServer, startOwnServer } from './support/own-server.ts';
 import { openWorkshop, type Workshop } from './support/standby.ts';
 import { until } from './support/until.ts';
 
@@ -16,36 +13,25 @@ import { until } from './support/until.ts';
 const FORMATS = process.env['BGW_TEST_BIN_DIR'] ? ['csvlog'] : ['csvlog', 'jsonlog'];
 
 describe.each(FORMATS)('auth_counter on %s', (format) => {
-  let server: EmbeddedServer;
-  let directory: string;
+  let server: OwnServer;
   let client: pg.Client;
   let controller: TestController;
 
   beforeAll(async () => {
-    directory = mkdtempSync(join(tmpdir(), 'bgw-test-auth-'));
-    server = await startEmbedded({
-      dataDir: join(directory, 'data'),
-      settings: {
-        fsync: 'off',
-        logging_collector: 'on',
-        log_destination: `stderr,${format}`,
-        log_connections: 'on',
-        log_statement: 'all',
-      },
-      binDir: process.env['BGW_TEST_BIN_DIR'] || undefined,
+    server = await startOwnServer({
+      logging_collector: 'on',
+      log_destination: `stderr,${format}`,
+      log_connections: 'on',
+      log_statement: 'all',
     });
-    client = new pg.Client({ connectionString: server.url });
-    await client.connect();
-    await migrate(client);
+    ({ client } = server);
     await client.query(`CREATE ROLE "al""ice" LOGIN PASSWORD 'right'`);
     controller = await startController({ url: server.url });
   });
 
   afterAll(async () => {
     await controller.stop();
-    await client.end();
     await server.stop();
-    rmSync(directory, { recursive: true, force: true });
   });
 
   async function login(user: string, password: string, database = 'postgres'): Promise<string | undefined> {
