@@ -3,6 +3,7 @@
  * rings.  Level-based: a wake-up says "look", never "what".  Keeps I10: a lost notification costs one poll interval.
  * Next: sql/control/take_orders.sql, then src/hosts/sql-host.ts or src/hosts/process-host.ts.
  */
+import type { ClientConfig } from 'pg';
 import { Alarm } from './alarm.ts';
 import { Doorbell } from './doorbell.ts';
 import { backOff } from './clock.ts';
@@ -20,6 +21,7 @@ import { type Abandonment, Node, type NodeSettings } from './node.ts';
 import type { Observation, Observe } from './observation.ts';
 import type { Claim, StartOrder } from './orders.ts';
 import { Pool } from './sessions/pool.ts';
+import { workerConnection } from './sessions/session.ts';
 
 export interface ControllerOptions extends NodeSettings {
   libraries: readonly LoadedLibrary[];
@@ -195,7 +197,7 @@ export class Controller {
   }
 
   #createHost(order: StartOrder): Host {
-    const { clock, connection } = this.#options;
+    const { clock } = this.#options;
     const context = {
       clock,
       events: this.#events,
@@ -206,7 +208,18 @@ export class Controller {
     };
     if (order.command !== null) return new SqlHost(order, this.#pool, context);
     const library = this.#libraries.find(({ name }) => name === order.library_name)?.url ?? '';
-    return new ProcessHost(order, { library, connection, process: this.#createProcess(order) }, context);
+    return new ProcessHost(
+      order,
+      { library, connection: this.#connectionFor(order), process: this.#createProcess(order) },
+      context,
+    );
+  }
+
+  /** One that starts before the server can be reached has no sessions. */
+  #connectionFor({ flags }: StartOrder): ClientConfig {
+    const { connection } = this.#options;
+    if (!flags.includes('backend_database_connection')) return connection;
+    return workerConnection(connection, this.#node.serverVersion);
   }
 
   #createProcess({ run_id: runId, name, flags }: StartOrder): WorkerProcess {

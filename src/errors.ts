@@ -24,6 +24,8 @@ export const OWN_SQLSTATES = {
 } as const;
 
 export interface BgwErrorFields {
+  /** ERROR, or FATAL: thrown in the main loop of a worker, it ends the worker with exit code 1. Default ERROR. */
+  severity?: string | undefined;
   /** Lower case, no final stop, one line. */
   message: string;
   /** Facts and numbers, as sentences. */
@@ -38,13 +40,15 @@ export interface BgwErrorFields {
 /** An error with an SQLSTATE. `code` is one of PostgreSQL's own five-character codes or a key of OWN_SQLSTATES. */
 export class BgwError extends Error {
   override readonly name = 'BgwError';
+  readonly severity: string;
   readonly code: string;
   readonly detail: string | undefined;
   readonly hint: string | undefined;
   readonly where: string | undefined;
 
-  constructor(code: string, { message, detail, hint, where, cause }: BgwErrorFields) {
+  constructor(code: string, { severity = 'ERROR', message, detail, hint, where, cause }: BgwErrorFields) {
     super(message, cause === undefined ? undefined : { cause });
+    this.severity = severity;
     this.code = code;
     this.detail = detail;
     this.hint = hint;

@@ -103,6 +103,11 @@ test('a FATAL in the main loop is exit code 1', async () => {
   expect(await ended(handle)).toMatchObject({ status: 'failed', exit_code: 1, sqlstate: '57P01' });
 });
 
+test('a FATAL of the worker itself is exit code 1 at once', async () => {
+  const handle = await launch('fatal');
+  expect(await ended(handle)).toEqual({ status: 'failed', exit_code: 1, sqlstate: '58030', message: 'no disk' });
+});
+
 test('SIGTERM cancels the statement, the loop returns, and the worker can finish: exit code 0', async () => {
   const handle = await launch('sleeping');
   await running(handle, 'pg_sleep');
@@ -160,14 +165,20 @@ test('check, assign and show hooks: a value that is refused at a reload is a WAR
   await count(3);
   await set(15);
   await count(4);
-  await set(100);
+  await set(11);
   await count(5);
+  await set(66);
+  await count(6);
+  await set(100);
+  await count(7);
   expect(await said(handle)).toEqual([
     { value: 80, shown: 'port 80', assigned: [80] },
     { value: 2, shown: 'port 2', assigned: [80, 2] },
     { value: 2, shown: 'port 2', assigned: [80, 2] },
     { value: 2, shown: 'port 2', assigned: [80, 2] },
-    { value: 100, shown: 'port 100', assigned: [80, 2, 100] },
+    { value: 2, shown: 'port 2', assigned: [80, 2] },
+    { value: 66, shown: 'port 66', assigned: [80, 2, 66] },
+    { value: 100, shown: 'port 100', assigned: [80, 2, 66, 100] },
   ]);
   const { rows } = await db.query(
     `SELECT sqlstate, message, detail, hint FROM bgw_log WHERE handle = $1 AND severity = 'WARNING' ORDER BY id`,
@@ -181,6 +192,13 @@ test('check, assign and show hooks: a value that is refused at a reload is a WAR
       hint: null,
     },
     { sqlstate: '22023', message: 'port 15 is odd', detail: 'It is.', hint: 'Add one.' },
+    {
+      sqlstate: '22023',
+      message: 'invalid value for parameter "loop.port": "11"',
+      detail: 'The check returned a value of type string in place of number.',
+      hint: null,
+    },
+    { sqlstate: null, message: '66 went wrong', detail: null, hint: null },
   ]);
   // A worker that starts with a refused value has the boot value.
   await set(15);
@@ -267,6 +285,7 @@ test('what a worker does wrong is one status, its session is given back, and the
       null,
       { ...failed, exit_code: null, message: 'background worker "killed" was terminated by signal SIGKILL' },
     ],
+    ['failingTwice', null, { ...failed, message: 'the first error' }],
     ['leaking', null, { status: 'done', exit_code: 0, sqlstate: null, message: null }],
   ];
   const handles: bigint[] = [];
@@ -283,6 +302,21 @@ test('what a worker does wrong is one status, its session is given back, and the
   expect(await db.value(`SELECT status FROM bgw_stat_activity WHERE handle = $1`, [other])).toBe('started');
   await db.query('SELECT bgw_terminate($1::bigint)', [other]);
   await ended(other);
+});
+
+test('a worker that returns while its transaction is open is warned of it, and its statement ends with it', async () => {
+  const handle = await launch('leakingStatement');
+  await running(handle, 'pg_sleep');
+  await db.query('SELECT bgw_set_latch($1)', [handle]);
+  expect(await ended(handle)).toMatchObject({ status: 'done', exit_code: 0 });
+  expect(await said(handle)).toEqual([[{ two: 2 }]]);
+  const { rows } = await db.query(`SELECT sqlstate, message FROM bgw_log WHERE handle = $1 AND severity = 'WARNING'`, [
+    handle,
+  ]);
+  expect(rows).toEqual([
+    { sqlstate: '25000', message: 'background worker "leakingStatement" returned while a transaction was open' },
+  ]);
+  expect(await db.value(`SELECT count(*)::int FROM pg_stat_activity WHERE query ~ '^SELECT pg_sleep.600'`)).toBe(0);
 });
 
 test('a worker that prints 100 MB is cut short', async () => {

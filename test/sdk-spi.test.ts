@@ -41,7 +41,21 @@ async function seen(scenario: string): Promise<Record<string, unknown> & { items
 }
 
 test('readOnly refuses to write, cannot be switched off, and is over with its statement', async () => {
-  expect(await seen('readOnly')).toEqual({ seen: [{ n: 0 }], refused: '25006', smuggled: '25001', items: [10] });
+  expect(await seen('readOnly')).toEqual({
+    seen: [{ n: 0 }],
+    refused: '25006',
+    smuggled: '25001',
+    several: '42601',
+    items: [10],
+  });
+});
+
+test('statements that are run without waiting for each other do not come between each other', async () => {
+  expect(await seen('together')).toEqual({
+    read: [1, 2, 3, 4, 5],
+    failed: ['25006', '25P02', '25P02'],
+    items: [1, 2, 4],
+  });
 });
 
 test('limit: so many rows are computed and no more', async () => {
@@ -59,14 +73,23 @@ test('cursors fetch, move, are read with for await, and close', async () => {
     rest: [{ n: 999 }, { n: 1000 }],
     closed: '34000',
     sum: 5_000_050_000,
+    counted: [[{ n: 1 }], [], 0, [{ n: 2 }]],
+    invalid: ['22023', '22023', '22023'],
+    left: [],
   });
 });
 
 test('values arrive as usual or exact; a misspelt column is an error', async () => {
   const common = { numeric: '1.10', list: [1, null], json: { a: [1] }, nothing: null, yes: true };
   expect(await seen('values')).toMatchObject({
-    usual: { big: '9007199254740993', at: true, ...common },
-    exact: { big: '9007199254740993n', at: '2026-01-02 03:04:05.678901+00', ...common },
+    usual: { big: '9007199254740993', bigs: [['9007199254740993', null]], at: true, times: true, ...common },
+    exact: {
+      big: '9007199254740993n',
+      bigs: ['9007199254740993n', null],
+      at: '2026-01-02 03:04:05.678901+00',
+      times: ['2026-01-02 03:04:05.678901+00'],
+      ...common,
+    },
     byName: '1.10',
     byNumber: '1.10',
     misspelt: '42703',
@@ -75,11 +98,14 @@ test('values arrive as usual or exact; a misspelt column is an error', async () 
 });
 
 test('what statements RAISE is in the log with its severity, SQLSTATE and hint', async () => {
+  // A default of the database hides none of them.
+  await db.query(`ALTER DATABASE ${db.name} SET client_min_messages TO error`);
   await seen('notices');
   const { rows } = await db.query(
-    `SELECT severity, sqlstate, message, hint FROM bgw_log WHERE name = 'spi' AND severity IN ('WARNING', 'NOTICE') ORDER BY id DESC LIMIT 2`,
+    `SELECT severity, sqlstate, message, hint FROM bgw_log WHERE name = 'spi' AND severity <> 'ERROR' AND message !~ '^({|background)' ORDER BY id DESC LIMIT 3`,
   );
   expect(rows).toEqual([
+    { severity: 'LOG', sqlstate: null, message: 'noted', hint: null },
     { severity: 'NOTICE', sqlstate: null, message: 'by the way', hint: null },
     { severity: 'WARNING', sqlstate: '01234', message: 'careful', hint: 'slowly' },
   ]);
@@ -93,16 +119,18 @@ test('a subtransaction rolls back itself alone, nests, and keeps the error', asy
   expect(await seen('subtransactions')).toEqual({
     inner: ['22012'],
     outer: { code: 'XX123', detail: 'd', hint: 'h', where: 'string' },
+    over: '3B001',
     items: [1, 4],
   });
 });
 
 test('a transaction says how it ends, takes nothing afterwards, and does not pass for committed', async () => {
   expect(await seen('ends')).toEqual({
-    ends: ['second true', 'first true', 'third false'],
+    ends: ['second true', 'first true', 'third false', 'fourth true'],
     after: '25P01',
     swallowed: '25P02',
     ended: '2D000',
+    overlapping: '2D000',
     goesOn: [{ one: 1 }],
     items: [20],
   });
@@ -121,5 +149,15 @@ test('a lost session rolls back, is reported, and the next transaction has anoth
 });
 
 test('bgw.command runs what cannot run in a transaction', async () => {
-  expect(await seen('command')).toMatchObject({ inside: '25001' });
+  expect(await seen('command')).toEqual({ inside: '25001', several: '42601', items: [] });
+});
+
+test('a plan whose statement is gone, or has another result now, is parsed again', async () => {
+  expect(await seen('stalePlans')).toMatchObject({
+    seen: [{ a: 1 }, { a: 1 }, '26000', { a: 1 }, '0A000', { a: 1, b: 2 }],
+  });
+});
+
+test('a channel is listened to after a transaction that was rolled back, and after DISCARD ALL', async () => {
+  expect(await seen('channels')).toMatchObject({ heard: [1, 1, 'payload'] });
 });

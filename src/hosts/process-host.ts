@@ -130,7 +130,7 @@ export class ProcessHost implements Host {
         this.#say(message.severity, message.error);
         return;
       case 'failed':
-        this.#error = message.error;
+        this.#error ??= message.error; // what follows is its consequence
         return;
       default:
     }

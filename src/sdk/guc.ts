@@ -18,7 +18,7 @@ export interface GucHooks<Value> {
    */
   // oxlint-disable-next-line typescript/no-invalid-void-type -- a check that only refuses returns nothing
   check?: (value: Value) => Value | void;
-  /** Is given the value when a worker starts, and each new one. Not to throw. */
+  /** Is given the value when a worker starts, and each new one. Not to throw: the value is taken over all the same. */
   assign?: (value: Value) => void;
   /** What `bgw.show` says. Default: as SHOW prints it. */
   show?: (value: Value) => string;
@@ -69,7 +69,15 @@ export class Settings {
       messages.map((message) => [message.name, this.#checked(message, before.get(message.name))]),
     );
     for (const [name, { value }] of this.#current) {
-      if (before.get(name)?.value !== value) this.#entries.get(name)?.hooks.assign?.(value);
+      if (before.get(name)?.value !== value) this.#assign(name, value);
+    }
+  }
+
+  #assign(name: string, value: GucValue): void {
+    try {
+      this.#entries.get(name)?.hooks.assign?.(value);
+    } catch (error) {
+      this.#warn(describeError(error));
     }
   }
 
@@ -112,7 +120,9 @@ export class Settings {
 /** The value that a check lets pass. Errors: 22023, or what the check says. */
 export function checkValue<Value extends GucValue>(name: string, value: Value, check: GucHooks<Value>['check']): Value {
   try {
-    return check?.(value) ?? value;
+    const checked = check?.(value) ?? value;
+    if (typeof checked === typeof value) return checked;
+    throw new TypeError(`The check returned a value of type ${typeof checked} in place of ${typeof value}.`);
   } catch (error) {
     const described = describeError(error);
     // Not instanceof: a library may have a copy of the package of its own.

@@ -24,9 +24,13 @@ export class Interrupts {
 
   terminate(message: string): void {
     if (this.#termination) return;
-    this.#termination = Object.assign(new BgwError('57P01', { message }), { severity: 'FATAL' });
+    this.#termination = new BgwError('57P01', { severity: 'FATAL', message });
     this.cancel();
     this.#cancelTimer = setInterval(() => this.cancel(), CANCEL_AGAIN);
+  }
+
+  get isInTransaction(): boolean {
+    return this.#transactions > 0;
   }
 
   /** The worker goes on, to finish: nothing is refused any longer. Whether its session is not to be used for that. */

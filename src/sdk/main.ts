@@ -59,7 +59,7 @@ async function run(start: WorkerStart): Promise<void> {
     const main = await loadFunction(start, worker);
     port.send({ kind: 'started' });
     await main(worker, start.mainArg === null ? null : (JSON.parse(start.mainArg) as unknown));
-    await worker.finish();
+    await worker.finish({ returned: true });
     port.leave(0);
   } catch (error) {
     await fail(error);

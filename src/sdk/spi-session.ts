@@ -5,22 +5,23 @@
 import { AsyncLocalStorage } from 'node:async_hooks';
 import pg, { type ClientConfig } from 'pg';
 import type { NoticeMessage } from 'pg-protocol/dist/messages.js';
-import { BgwError } from '../errors.ts';
-import { type Spi, TransactionSpi } from './spi.ts';
+import { BgwError, describeError } from '../errors.ts';
+import type { Spi } from './spi.ts';
+import { forgetPlans, type TransactionHooks, TransactionSpi } from './spi-transaction.ts';
 
-export interface SessionHooks {
+export interface SessionHooks extends TransactionHooks {
   /** Called with the backend before it runs anything; it runs nothing before this resolves. */
   register: (pid: number) => Promise<void>;
   closed: (pid: number) => void;
   /** The session that listens was lost. */
   lost: () => void;
-  /** Called before each statement of a transaction; throws what ends the worker. */
-  checkForInterrupts: () => void;
   notice: (notice: NoticeMessage) => void;
 }
 
 /** Idle sessions cost the server memory, and can stand in the way of DROP DATABASE. */
 const IDLE_FOR = 60_000;
+/** Of silence; a listener whose network is gone has nothing else to notice it by. */
+const PROBE_AFTER = 10_000;
 /** A worker whose controller is gone has less than a second (ORPHAN_GRACE). */
 const TERMINATE_WITHIN = 700;
 
@@ -34,6 +35,8 @@ export class SpiSession {
   #pid: number | undefined;
   /** Resolves when what was asked for before has ended. */
   #turn: Promise<unknown> = Promise.resolve();
+  /** How many have their turn: one, and those that were open when their session was closed. */
+  #working = 0;
   #idleTimer: NodeJS.Timeout | undefined;
 
   constructor(config: ClientConfig, hooks: SessionHooks) {
@@ -47,7 +50,7 @@ export class SpiSession {
     if (open && !open.hasEnded) return work(open);
     return this.#inTurn(async (client) => {
       await client.query('BEGIN');
-      const spi = new TransactionSpi(client, this.#hooks.checkForInterrupts);
+      const spi = new TransactionSpi(client, this.#hooks);
       try {
         const result = await this.#inside.run(spi, () => work(spi));
         await commit(client);
@@ -71,15 +74,27 @@ export class SpiSession {
         hint: 'Call bgw.command outside of bgw.transaction.',
       });
     }
-    await this.#inTurn((client) => client.query(text));
+    await this.#inTurn(async (client) => {
+      const { command } = await client.query({ text, queryMode: 'extended' } as pg.QueryConfig);
+      forgetPlans(client, command);
+      if (command === 'DISCARD') await this.#listenTo(client);
+    });
   }
 
-  /** Calls `heard` with the payload of each notification of the channel. The session stays open for it. */
+  /**
+   * Calls `heard` with the payload of each notification of the channel.  The session stays open for it.
+   * Inside of a transaction it begins at its end, however that ends.
+   */
   async listen(channel: string, heard: (payload: string) => void): Promise<void> {
     this.#channels.set(channel, heard);
     const open = this.#inside.getStore();
-    if (open && !open.hasEnded) await listenTo(await this.#connect(), channel);
-    else await this.#inTurn((client) => listenTo(client, channel));
+    if (!open || open.hasEnded) return this.#inTurn((client) => listenTo(client, channel));
+    // A rollback would take it back.
+    open.onEnd(() => {
+      this.#inTurn((client) => listenTo(client, channel)).catch((error: unknown) =>
+        this.#hooks.warn(describeError(error)),
+      );
+    });
   }
 
   /** After a loss: opens a session that listens to every channel again. */
@@ -93,7 +108,10 @@ export class SpiSession {
     const client = this.#client;
     this.#client = undefined;
     this.#turn = Promise.resolve();
-    await client?.end();
+    const closed = client?.end();
+    // After the end of the worker the controller ends a backend whose statement still runs.
+    if (this.#working === 0) await closed;
+    else void closed?.catch(() => undefined);
   }
 
   /** Ends the backend, by another session: it would not notice the end of this process before its statement ends. */
@@ -114,7 +132,14 @@ export class SpiSession {
   }
 
   async #inTurn<Result>(work: (client: pg.Client) => Promise<Result>): Promise<Result> {
-    const result = this.#turn.then(async () => work(await this.#connect()));
+    const result = this.#turn.then(async () => {
+      this.#working += 1;
+      try {
+        return await work(await this.#connect());
+      } finally {
+        this.#working -= 1;
+      }
+    });
     this.#turn = result
       .catch(() => undefined)
       .then(() => {
@@ -126,7 +151,12 @@ export class SpiSession {
   async #connect(): Promise<pg.Client> {
     clearTimeout(this.#idleTimer);
     if (this.#client) return this.#client;
-    const client = new pg.Client({ ...this.#config, keepAlive: true, pipeline: true });
+    const client = new pg.Client({
+      ...this.#config,
+      keepAlive: true,
+      keepAliveInitialDelayMillis: PROBE_AFTER,
+      pipeline: true,
+    });
     client.on('error', () => undefined); // the statement in flight, or the next one, says so
     client.on('notice', (notice) => this.#hooks.notice(notice));
     await client.connect();
@@ -140,13 +170,17 @@ export class SpiSession {
       client.on('notification', ({ channel, payload }) => this.#channels.get(channel)?.(payload ?? ''));
       await this.#hooks.register(pid);
       this.#pid = pid;
-      for (const channel of this.#channels.keys()) await listenTo(client, channel);
+      await this.#listenTo(client);
     } catch (error) {
       await client.end().catch(() => undefined);
       throw error;
     }
     this.#client = client;
     return client;
+  }
+
+  async #listenTo(client: pg.Client): Promise<void> {
+    for (const channel of this.#channels.keys()) await listenTo(client, channel);
   }
 }
 

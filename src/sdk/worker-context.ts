@@ -1,7 +1,7 @@
 /** What a worker is made from, and what its calls take. */
 import type { ClientConfig } from 'pg';
 import type { NoticeMessage } from 'pg-protocol/dist/messages.js';
-import { BgwError } from '../errors.ts';
+import { BgwError, type ErrorDescription } from '../errors.ts';
 import type { SettingMessage, ToController } from './channel.ts';
 import type { Cleanup } from './cleanups.ts';
 import type { SharedMemory } from './shared-memory.ts';
@@ -64,6 +64,23 @@ export function logOf({ severity = 'NOTICE', message = '', code, detail, hint }:
   const known = LEVELS.includes(level) ? level : 'NOTICE';
   const error = { severity: known, code: code === '00000' ? undefined : code, message, detail, hint };
   return { kind: 'log', severity: known, error };
+}
+
+/** A promise that nobody waited for. */
+export function leakedTransaction(name: string): ErrorDescription {
+  return {
+    severity: 'WARNING',
+    code: '25000',
+    message: `background worker "${name}" returned while a transaction was open`,
+    detail: 'The transaction is rolled back.',
+    hint: 'Await every bgw.transaction.',
+  };
+}
+
+/** Errors: 55000 the worker has no database connection. */
+export function checkConnection({ name, flags }: WorkerContext): void {
+  if (flags.includes('backend_database_connection')) return;
+  throw missingFlag(`worker "${name}" has no database connection`, 'backend_database_connection');
 }
 
 /** Of a call that needs a flag. */

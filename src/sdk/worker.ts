@@ -17,7 +17,7 @@ import { Signals, type WorkerSignal } from './signals.ts';
 import type { Spi } from './spi.ts';
 import { SpiSession } from './spi-session.ts';
 import type { LogFields, LogLevel, SetupOptions, WorkerContext } from './worker-context.ts';
-import { connectionOf, logOf, missingFlag } from './worker-context.ts';
+import { checkConnection, connectionOf, leakedTransaction, logOf, missingFlag } from './worker-context.ts';
 import { WorkerSet, type WorkerSetOptions } from './worker-set.ts';
 
 export class Worker {
@@ -58,6 +58,7 @@ export class Worker {
       closed: (pid) => context.send({ kind: 'session_closed', pid }),
       lost: () => void this.#listener.again(),
       checkForInterrupts: () => this.#interrupts.check(),
+      warn: (error) => this.#report('WARNING', error),
       notice: (notice) => context.send(logOf(notice)),
     });
     this.#listener = new Listener({
@@ -97,8 +98,8 @@ export class Worker {
   /**
    * Runs `work` again and again, napping on the latch in between, until SIGTERM or the death of the controller; then it returns.
    * Settings of a reload are taken over between two turns.  An ERROR of `work` is logged, its transaction is rolled back, and the
-   * loop goes on after a back-off; the last of `maxErrors` in a row, a lost connection or a FATAL end the worker with exit code
-   * 1, so that its restart rule applies.  SIGTERM cancels the statement that `work` is running, unless there is a handler for it.
+   * loop goes on after a back-off; the last of `maxErrors` in a row, a lost connection or a FATAL (of the server, or a BgwError of that
+   * severity) end the worker with exit code 1, so that its restart rule applies.  SIGTERM cancels the statement that `work` is running, unless there is a handler for it.
    * Errors: 22023 naptime or maxErrors is not in its range.
    */
   async mainLoop(options: MainLoopOptions, work: () => Promise<void> | void): Promise<void> {
@@ -127,7 +128,7 @@ export class Worker {
    * Errors: 55000 without the flag backend_database_connection, 57P01 SIGTERM has come and has no handler.
    */
   async transaction<Result>(work: (spi: Spi) => Promise<Result>): Promise<Result> {
-    this.#checkConnection();
+    checkConnection(this.#context);
     this.#signals.unblock();
     return this.#interrupts.inTransaction(() => this.#spi.transaction(work));
   }
@@ -137,7 +138,7 @@ export class Worker {
    * Errors: those of the server and of `transaction`, 25001 inside of `transaction`.
    */
   async command(text: string): Promise<void> {
-    this.#checkConnection();
+    checkConnection(this.#context);
     this.#signals.unblock();
     await this.#interrupts.inTransaction(() => this.#spi.command(text));
   }
@@ -149,7 +150,7 @@ export class Worker {
    * Errors: 55000 without the flag backend_database_connection.
    */
   async listen(channel: string, handler?: (payload: string) => void): Promise<void> {
-    this.#checkConnection();
+    checkConnection(this.#context);
     await this.#listener.listen(channel, handler);
   }
 
@@ -175,7 +176,7 @@ export class Worker {
    * Errors: 55000 without the flag backend_database_connection.
    */
   workerSet(name: string, options: WorkerSetOptions): WorkerSet {
-    this.#checkConnection();
+    checkConnection(this.#context);
     return new WorkerSet(name, options, {
       transaction: (work) => this.transaction(work),
       listen: (heard) => this.#spi.listen(name, heard),
@@ -253,8 +254,9 @@ export class Worker {
     void this.#spi.terminate().catch(() => undefined); // there is nobody left to be told
   }
 
-  /** @internal Runs the cleanups and closes the session, once. */
-  finish(): Promise<void> {
+  /** @internal Runs the cleanups and closes the session, once. `returned`: its function has, and has thrown nothing. */
+  finish({ returned = false }: { returned?: boolean } = {}): Promise<void> {
+    if (returned && this.#interrupts.isInTransaction) this.#report('WARNING', leakedTransaction(this.name));
     return (this.#finished ??= this.#finish());
   }
 
@@ -291,10 +293,5 @@ export class Worker {
 
   #report(severity: LogLevel | 'ERROR', error: ErrorDescription): void {
     this.#context.send({ kind: 'log', severity, error: { ...error, severity } });
-  }
-
-  #checkConnection(): void {
-    if (this.#context.flags.includes('backend_database_connection')) return;
-    throw missingFlag(`worker "${this.name}" has no database connection`, 'backend_database_connection');
   }
 }

@@ -6,7 +6,7 @@
 import type { ClientConfig } from 'pg';
 import type { Clock } from '../clock.ts';
 import { BgwError } from '../errors.ts';
-import { Session, type SessionRegistry, workerOptions } from './session.ts';
+import { Session, type SessionRegistry, workerConnection } from './session.ts';
 
 export interface PoolOptions {
   connection: ClientConfig;
@@ -106,8 +106,7 @@ export class Pool {
 
   #configOf(database: string): ClientConfig {
     const { connection, server } = this.#options;
-    const options = [connection.options, workerOptions(server.serverVersion)].filter(Boolean).join(' ');
-    return { ...connection, database, options, application_name: 'bgw worker' };
+    return { ...workerConnection(connection, server.serverVersion), database, application_name: 'bgw worker' };
   }
 
   #takeIdle(database: string): Session | undefined {

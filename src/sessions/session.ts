@@ -23,12 +23,17 @@ export interface SessionRegistry {
 
 export type OnNotice = (notice: NoticeMessage) => void;
 
+/** The connection of a session of a worker. */
+export function workerConnection(connection: ClientConfig, serverVersion: number): ClientConfig {
+  return { ...connection, options: [connection.options, workerOptions(serverVersion)].filter(Boolean).join(' ') };
+}
+
 /**
  * Startup options of the session of a worker: unlike what SET sets, they survive DISCARD ALL.
  * Notices and LOG reach the controller; the role's own idle_session_timeout does not close a pooled session; a session
  * whose controller is gone does not stay.
  */
-export function workerOptions(serverVersion: number): string {
+function workerOptions(serverVersion: number): string {
   const since14 = serverVersion >= 140_000 ? ' -c idle_session_timeout=0 -c client_connection_check_interval=5s' : '';
   return `-c client_min_messages=log -c tcp_user_timeout=10s${since14}`;
 }

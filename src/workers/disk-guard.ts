@@ -45,7 +45,8 @@ export default defineLibrary('disk_guard', (init) => {
   });
   action = init.defineStringVariable('disk_guard.action', {
     boot: '',
-    description: 'SQL that is run, as the owner of the worker, when space is below disk_guard.act_below.',
+    description:
+      'A statement of SQL that is run, as the owner of the worker, when space is below disk_guard.act_below.',
   });
   init.registerWorker({
     name: 'disk_guard',
