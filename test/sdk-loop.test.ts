@@ -103,6 +103,22 @@ test('a FATAL in the main loop is exit code 1', async () => {
   expect(await ended(handle)).toMatchObject({ status: 'failed', exit_code: 1, sqlstate: '57P01' });
 });
 
+test('a connection to somewhere else that fails is an ERROR; one of its own that is lost ends the worker', async () => {
+  const handle = await launch('calling');
+  await saidSo(handle, 'went on');
+  await db.query('SELECT bgw_terminate($1::bigint)', [handle]);
+  const cutOff = await launch('cutOff');
+  await running(cutOff, 'pg_sleep');
+  await db.query('SELECT bgw_set_latch($1)', [cutOff]);
+  expect(await ended(cutOff)).toMatchObject({
+    status: 'failed',
+    exit_code: 1,
+    message: 'Connection terminated unexpectedly',
+  });
+  // Its backend, which did not notice, has been ended.
+  expect(await db.value(`SELECT count(*)::int FROM pg_stat_activity WHERE query ~ '^SELECT pg_sleep.600'`)).toBe(0);
+});
+
 test('a FATAL of the worker itself is exit code 1 at once', async () => {
   const handle = await launch('fatal');
   expect(await ended(handle)).toEqual({ status: 'failed', exit_code: 1, sqlstate: '58030', message: 'no disk' });

@@ -115,11 +115,14 @@ export class ProcessHost implements Host {
         this.#process.send({ kind: 'registered', pid: message.pid });
         return;
       }
-      case 'session_closed':
+      case 'session_closed': {
+        events.push({ kind: 'session', handle, run_id, pid: null, backend_start: null });
+        const backend = this.#backends.get(message.pid);
+        if (message.lost && backend) await endBackend(this.#context.server, backend, this.#context.clock);
         this.#backends.delete(message.pid);
         events.push({ kind: 'session_closed', pid: message.pid });
-        events.push({ kind: 'session', handle, run_id, pid: null, backend_start: null });
         return;
+      }
       case 'cancel':
         await Promise.all([...this.#backends.values()].map((backend) => this.#context.server.cancelBackend(backend)));
         return;

@@ -80,7 +80,8 @@ export type ToController =
   | { kind: 'defined'; settings: SettingDefinition[]; workers: WorkerDefinition[]; prefixes: string[] }
   | { kind: 'started' }
   | { kind: 'session'; pid: number }
-  | { kind: 'session_closed'; pid: number }
+  /** `lost`: not by the worker; its backend may not have noticed. */
+  | { kind: 'session_closed'; pid: number; lost: boolean }
   /** Cancel what its sessions are running. */
   | { kind: 'cancel' }
   | { kind: 'activity'; state: string; query: string | null }

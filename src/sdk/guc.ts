@@ -35,6 +35,8 @@ type SettingName = string | { readonly name: string };
 interface Current {
   message: SettingMessage;
   value: GucValue;
+  /** What was refused, and kept this one: it comes again with each signal. */
+  refused?: string;
 }
 
 export class Settings {
@@ -103,16 +105,17 @@ export class Settings {
   }
 
   #checked(message: SettingMessage, before: Current | undefined): Current {
-    if (before?.message.setting === message.setting) return before;
     const { name, vartype, setting } = message;
+    if (before?.refused === setting) return before;
+    if (before?.message.setting === setting) return { message: before.message, value: before.value };
     const entry = this.#entries.get(name);
     try {
       return { message, value: checkValue(name, typedValue(vartype, setting), entry?.hooks.check) };
     } catch (error) {
       this.#warn(describeError(error));
-      if (before) return before;
+      if (before) return { ...before, refused: setting };
       const boot = entry?.boot ?? '';
-      return { message: { ...message, setting: textOf(boot), shown: undefined }, value: boot };
+      return { message: { ...message, setting: textOf(boot), shown: undefined }, value: boot, refused: setting };
     }
   }
 }

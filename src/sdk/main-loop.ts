@@ -24,6 +24,8 @@ export interface MainLoopContext {
   shutdown: AbortSignal;
   /** Whether this is the error that SIGTERM has ended the turn with. */
   isTermination: (error: unknown) => boolean;
+  /** Whether its session was lost by this error. */
+  isLoss: (error: unknown) => boolean;
   logError: (error: ErrorDescription) => void;
 }
 
@@ -52,7 +54,7 @@ export async function runMainLoop(
 /** Whether it ended without an error; throws one after which there is no other turn. */
 async function takeTurn(
   work: () => Promise<void> | void,
-  { worker, shutdown, isTermination, logError }: MainLoopContext,
+  { worker, shutdown, isTermination, isLoss, logError }: MainLoopContext,
   mayFail: boolean,
 ): Promise<boolean> {
   try {
@@ -62,7 +64,7 @@ async function takeTurn(
     return true;
   } catch (error) {
     if (isTermination(error)) return true;
-    if (shutdown.aborted || !mayFail || !isRecoverable(error)) throw error;
+    if (shutdown.aborted || !mayFail || isLoss(error) || isFatal(error)) throw error;
     logError(describeError(error));
     return false;
   } finally {
@@ -70,14 +72,10 @@ async function takeTurn(
   }
 }
 
-/** An ERROR of a statement, or of the worker's own code, leaves a session that can go on; a FATAL or a lost connection does not. */
-function isRecoverable(error: unknown): boolean {
+/** 57P: somebody wants the session, or the worker, to end. A connection to somewhere else that fails is an ERROR. */
+function isFatal(error: unknown): boolean {
   const described = describeError(error);
-  return (
-    described.severity === 'ERROR' &&
-    !/^(57P|08)/.test(sqlstateOf(described) ?? '') &&
-    !/Connection terminated|not queryable/.test(described.message)
-  );
+  return described.severity !== 'ERROR' || (sqlstateOf(described)?.startsWith('57P') ?? false);
 }
 
 function milliseconds(naptime: number | Guc<number>, settings: Settings): number {

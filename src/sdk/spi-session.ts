@@ -12,7 +12,8 @@ import { forgetPlans, type TransactionHooks, TransactionSpi } from './spi-transa
 export interface SessionHooks extends TransactionHooks {
   /** Called with the backend before it runs anything; it runs nothing before this resolves. */
   register: (pid: number) => Promise<void>;
-  closed: (pid: number) => void;
+  /** `lost`: its backend may still be there. */
+  closed: (pid: number, lost: boolean) => void;
   /** The session that listens was lost. */
   lost: () => void;
   notice: (notice: NoticeMessage) => void;
@@ -33,6 +34,8 @@ export class SpiSession {
   readonly #inside = new AsyncLocalStorage<TransactionSpi>();
   #client: pg.Client | undefined;
   #pid: number | undefined;
+  /** The errors by which a connection was lost. */
+  readonly #losses = new WeakSet<object>();
   /** Resolves when what was asked for before has ended. */
   #turn: Promise<unknown> = Promise.resolve();
   /** How many have their turn: one, and those that were open when their session was closed. */
@@ -58,7 +61,10 @@ export class SpiSession {
         return result;
       } catch (error) {
         // A connection that is lost has rolled back by itself.
-        await client.query('ROLLBACK').catch(() => this.#forget(client));
+        await client.query('ROLLBACK').catch(() => {
+          this.#forget(client);
+          this.#noteLoss(error);
+        });
         spi.end(false);
         throw error;
       }
@@ -124,6 +130,15 @@ export class SpiSession {
     await client.end();
   }
 
+  /** Whether it is because of this error that there is no session. */
+  isLostBy(error: unknown): boolean {
+    return typeof error === 'object' && error !== null && this.#losses.has(error);
+  }
+
+  #noteLoss(error: unknown): void {
+    if (typeof error === 'object' && error !== null) this.#losses.add(error);
+  }
+
   /** It is lost. The next transaction opens another. */
   #forget(client: pg.Client): void {
     if (this.#client !== client) return;
@@ -157,14 +172,19 @@ export class SpiSession {
       keepAliveInitialDelayMillis: PROBE_AFTER,
       pipeline: true,
     });
-    client.on('error', () => undefined); // the statement in flight, or the next one, says so
+    // The statement in flight, or the next one, says so.
+    let lost = false;
+    client.on('error', (error) => {
+      lost = true;
+      this.#noteLoss(error);
+    });
     client.on('notice', (notice) => this.#hooks.notice(notice));
-    await client.connect();
     try {
+      await client.connect();
       const { rows } = await client.query<{ pid: number }>('SELECT pg_catalog.pg_backend_pid() AS pid');
       const pid = rows[0]?.pid ?? 0;
       client.once('end', () => {
-        this.#hooks.closed(pid);
+        this.#hooks.closed(pid, lost);
         this.#forget(client);
       });
       client.on('notification', ({ channel, payload }) => this.#channels.get(channel)?.(payload ?? ''));
@@ -172,6 +192,7 @@ export class SpiSession {
       this.#pid = pid;
       await this.#listenTo(client);
     } catch (error) {
+      this.#noteLoss(error);
       await client.end().catch(() => undefined);
       throw error;
     }

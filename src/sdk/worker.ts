@@ -55,7 +55,7 @@ export class Worker {
     this.#connection = connectionOf(context);
     this.#spi = new SpiSession(this.#connection, {
       register: context.register,
-      closed: (pid) => context.send({ kind: 'session_closed', pid }),
+      closed: (pid, lost) => context.send({ kind: 'session_closed', pid, lost }),
       lost: () => void this.#listener.again(),
       checkForInterrupts: () => this.#interrupts.check(),
       warn: (error) => this.#report('WARNING', error),
@@ -108,6 +108,7 @@ export class Worker {
       settings: this.#settings,
       shutdown: this.#shutdown.signal,
       isTermination: (error) => this.#interrupts.isTermination(error),
+      isLoss: (error) => this.#spi.isLostBy(error),
       logError: (error) => this.#report('ERROR', error),
     });
     await this.#survive();
