@@ -17,3 +17,8 @@ DROP FUNCTION IF EXISTS bgw.define_library(jsonb, jsonb);
 DROP FUNCTION IF EXISTS bgw.nap_of(bgw.worker);
 DROP FUNCTION IF EXISTS bgw.database_of(text, oid);
 DROP FUNCTION IF EXISTS bgw.own_settings(oid, text, text);
+DROP FUNCTION IF EXISTS bgw.settings_for(jsonb);
+-- Returned jsonb: json is made and read in a fraction of the time.
+DROP FUNCTION IF EXISTS bgw.settings_of(oid);
+DROP FUNCTION IF EXISTS bgw.claim_startable(bgw.node, boolean, integer);
+DROP FUNCTION IF EXISTS bgw.take_orders(bigint, integer, integer);

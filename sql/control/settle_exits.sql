@@ -22,9 +22,9 @@ BEGIN
                         coalesce(ending.expired, false)) END AS final_status
         FROM pg_catalog.jsonb_to_recordset(exits) AS ending (handle bigint, run_id bigint, exit_code integer, command_tag text, rows bigint, sqlstate text,
              message text, detail text, hint text, context text, age double precision, session_pid integer, done boolean, interrupted boolean, lost boolean, expired boolean, crash_reset boolean)
-        JOIN bgw.process ON process.id = ending.handle AND process.run_id IS NOT DISTINCT FROM ending.run_id
+        -- LATERAL: by the primary key, whatever the planner believes of the table.
+        CROSS JOIN LATERAL (SELECT * FROM bgw.process WHERE process.id = ending.handle AND process.run_id IS NOT DISTINCT FROM ending.run_id LIMIT 1 FOR UPDATE) AS process
         LEFT JOIN bgw.worker ON worker.id = process.worker_id AND NOT worker.unregistered
-        ORDER BY process.id FOR UPDATE OF process
     ), counted AS MATERIALIZED (
         SELECT ended.*, CASE WHEN is_failure
                 THEN bgw.failures_in_a_row(ended.failures, ended.finished_at - coalesce(ended.started_at, ended.claimed_at), ended.healthy_time) ELSE ended.failures END AS failures_now,
@@ -47,7 +47,7 @@ BEGIN
             WHEN counted.interrupted AND (counted.restart_time IS NOT NULL OR counted.autostart) THEN counted.finished_at
             -- As ResetBackgroundWorkerCrashTimes does: at once, whatever the restart time, but never if that is never.
             WHEN counted.crash_reset AND counted.restart_time IS NOT NULL AND counted.gave_up IS NULL THEN counted.finished_at
-            WHEN NOT counted.interrupted AND counted.gave_up IS NULL THEN bgw.next_start(counted.exit_code,
+            WHEN NOT counted.interrupted AND counted.gave_up IS NULL AND counted.restart_time IS NOT NULL THEN bgw.next_start(counted.exit_code,
                 bgw.restart_delay(counted.restart_time, counted.restart_time_max, counted.failures_now, pg_catalog.random()), counted.finished_at) END AS starts_again
         FROM counted
     ), restarted AS (
@@ -56,7 +56,7 @@ BEGIN
             failures = decided.failures_now, last_exit_code = decided.exit_code, last_sqlstate = decided.sqlstate,
             last_error = bgw.error_text(decided.exit_code, decided.message, decided.detail, decided.hint, decided.context),
             restart_requested = false
-        FROM decided WHERE process.id = decided.id AND decided.starts_again IS NOT NULL
+        FROM decided WHERE process.id = ANY (ARRAY(SELECT going_on.id FROM decided AS going_on WHERE going_on.starts_again IS NOT NULL)) AND decided.id = process.id
     ), scheduled AS (
         UPDATE bgw.schedule_state SET ran = schedule_state.ran + ended.ran, failed = schedule_state.failed + ended.failed,
             last_started_at = ended.last_started_at, last_finished_at = ended.last_finished_at, last_status = ended.last_status
@@ -64,19 +64,19 @@ BEGIN
                      max(coalesce(decided.started_at, decided.claimed_at)) AS last_started_at, max(decided.finished_at) AS last_finished_at,
                      (pg_catalog.array_agg(decided.final_status ORDER BY decided.finished_at DESC))[1] AS last_status
               FROM decided WHERE decided.schedule_id IS NOT NULL AND decided.starts_again IS NULL AND decided.run_id IS NOT NULL GROUP BY decided.schedule_id) AS ended
-        WHERE schedule_state.schedule_id = ended.schedule_id
+        WHERE schedule_state.schedule_id = ANY (ARRAY(SELECT decided.schedule_id FROM decided)) AND ended.schedule_id = schedule_state.schedule_id
     ), forgotten AS (
-        DELETE FROM bgw.activity USING decided WHERE activity.process_id = decided.id
+        DELETE FROM bgw.activity WHERE activity.process_id = ANY (ARRAY(SELECT decided.id FROM decided WHERE decided.worker_id IS NOT NULL))
     ), orphaned AS (
         INSERT INTO bgw.signal (process_id, signal)
-        SELECT child.id, 'SIGTERM' FROM decided JOIN bgw.process AS child ON child.parent_id = decided.id
-        WHERE decided.starts_again IS NULL AND child.when_parent_ends = 'terminate'
+        SELECT child.id, 'SIGTERM' FROM bgw.process AS child
+        WHERE child.parent_id = ANY (ARRAY(SELECT decided.id FROM decided WHERE decided.starts_again IS NULL)) AND child.when_parent_ends = 'terminate'
     ), unregistered AS (
-        DELETE FROM bgw.process USING decided WHERE process.id = decided.id AND decided.starts_again IS NULL
+        DELETE FROM bgw.process WHERE process.id = ANY (ARRAY(SELECT decided.id FROM decided WHERE decided.starts_again IS NULL))
     )
-    SELECT process, decided.starts_again, pg_catalog.jsonb_build_object('pid', coalesce(decided.session_pid, decided.pid), 'status', decided.final_status,
+    SELECT (SELECT process FROM bgw.process WHERE process.id = decided.id) AS process, decided.starts_again, pg_catalog.jsonb_build_object('pid', coalesce(decided.session_pid, decided.pid), 'status', decided.final_status,
            'exit_code', decided.exit_code, 'sqlstate', pg_catalog.left(decided.sqlstate, 5)) AS details
-    FROM decided JOIN bgw.process ON process.id = decided.id WHERE decided.notify IS NOT NULL
+    FROM decided WHERE decided.notify IS NOT NULL
     LOOP
         PERFORM bgw.notify_launcher(told.process, CASE WHEN told.starts_again IS NULL THEN 'stopped' ELSE 'restarting' END, told.details);
     END LOOP;
