@@ -10,7 +10,8 @@ import type { Exit, SettingValue, SignalOrder, StartOrder } from '../orders.ts';
 import { endStatement } from '../sessions/cancel.ts';
 import type { Pool } from '../sessions/pool.ts';
 import { runAtomic, runSession, type RunResult } from '../sessions/run.ts';
-import type { OnNotice, Session } from '../sessions/session.ts';
+import type { Session } from '../sessions/session.ts';
+import type { OnNotice } from '../sessions/wire.ts';
 import { administratorCommand, type Host, type HostContext } from './host.ts';
 
 /** A first run that is shorter is not shown with its session: its end is reported in the same batch. */
@@ -203,7 +204,7 @@ export class SqlHost implements Host {
     if (severity === 'LOG' && routine?.startsWith('exec_') && routine !== 'exec_stmt_raise') return; // log_statement, log_duration
     const error = {
       severity: 'LOG',
-      message: message ?? '',
+      message,
       code: code === '00000' ? undefined : code,
       detail,
       hint,
@@ -211,7 +212,7 @@ export class SqlHost implements Host {
     };
     this.#context.observe({
       kind: 'worker_said',
-      severity: (severity ?? 'LOG') as Severity,
+      severity: severity as Severity,
       handle: this.order.handle,
       name: this.order.name,
       error,
