@@ -93,6 +93,8 @@ export interface Exit {
   command_tag?: string | undefined;
   rows?: number | undefined;
   error?: ErrorDescription | undefined;
+  /** How long its last run took; a short one is over before its start is worth an event. */
+  ran_ms?: number | undefined;
   /** The backend that it ran in. */
   session_pid?: number | undefined;
   /** Its work was finished before anybody could end it. */
@@ -120,6 +122,8 @@ export type Event = { at: number } & (
       hint?: string | undefined;
       context?: string | undefined;
     }
+  /** It was claimed and has not started: it waits again. */
+  | { kind: 'returned'; handle: string; run_id: string }
   | { kind: 'session_closed'; pid: number }
   | ({ kind: 'exited'; handle: string; run_id: string } & Exit)
 );

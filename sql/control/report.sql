@@ -36,12 +36,16 @@ BEGIN
     FOR event IN SELECT * FROM pg_catalog.jsonb_to_recordset(events -> 'session_closed') AS told (pid integer) LOOP
         DELETE FROM bgw.session WHERE session.pid = event.pid AND session.node_id = report.node_id;
     END LOOP;
+    FOR event IN SELECT * FROM pg_catalog.jsonb_to_recordset(events -> 'returned') AS told (handle bigint, run_id bigint) LOOP
+        UPDATE bgw.process SET run_id = NULL, node_id = NULL, epoch = NULL, claimed_at = NULL, restart_requested = false
+        WHERE process.id = event.handle AND process.run_id = event.run_id;
+    END LOOP;
     PERFORM bgw.settle_exits(coalesce(events -> 'exited', '[]'));
 END;
 $$;
 COMMENT ON FUNCTION bgw.report(bigint, integer, jsonb) IS
-'What happened on a node since its last report: lists of events {handle, run_id, age, ...} by their kinds: started, session, activity, exited, log,
-session_closed.  Errors: WK001 the node was fenced.';
+'What happened on a node since its last report: lists of events {handle, run_id, age, ...} by their kinds: started, session, activity, returned,
+exited, log, session_closed.  Errors: WK001 the node was fenced.';
 
 CREATE OR REPLACE FUNCTION bgw.log_events(node_name text, events jsonb) RETURNS void
 LANGUAGE plpgsql

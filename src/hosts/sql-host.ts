@@ -21,7 +21,6 @@ const LATER_SHOWN_AFTER = 100;
 
 export class SqlHost implements Host {
   readonly order: StartOrder;
-  readonly takesSlot: boolean;
   readonly ended: Promise<Exit>;
   readonly #context: HostContext;
   readonly #pool: Pool;
@@ -38,7 +37,6 @@ export class SqlHost implements Host {
 
   constructor(order: StartOrder, pool: Pool, context: HostContext) {
     this.order = order;
-    this.takesSlot = order.naptime === null;
     this.#context = context;
     this.#pool = pool;
     this.#settings = order.settings;
@@ -94,7 +92,7 @@ export class SqlHost implements Host {
     const { clock } = this.#context;
     for (let attempt = 0; !this.#stop.signal.aborted; attempt += 1) {
       try {
-        const session = await this.#pool.acquire(this.order.database);
+        const session = await this.#pool.acquire(this.order.database, { isUrgent: this.#naptime === null });
         if (!this.#stop.signal.aborted) return session;
         void this.#pool.release(session);
       } catch (error) {
@@ -109,6 +107,7 @@ export class SqlHost implements Host {
     const hide = this.#show(session);
     const limit = this.#limit(session);
     const run = this.order.mode === 'atomic' ? runAtomic : runSession;
+    const startedAt = this.#context.clock.monotonic();
     const running = run(session, {
       order: this.order,
       command: this.#command,
@@ -118,13 +117,14 @@ export class SqlHost implements Host {
     });
     limit.start(running);
     const result = await running;
+    const ranMs = this.#context.clock.monotonic() - startedAt;
     this.#running = undefined;
     const expired = await limit.stop();
     // An error has rolled back, and its backend is idle or gone, before anybody hears of it.
     const released = this.#pool.release(session);
     if (result.error) await released;
     hide();
-    return this.#exitOf(result, expired, session);
+    return { ...this.#exitOf(result, expired, session), ran_ms: ranMs };
   }
 
   /** Reports the session that the process holds; returns what takes it back. */
