@@ -18,6 +18,9 @@ BEGIN
     IF events ? 'log' THEN
         PERFORM bgw.log_events(node.name, events -> 'log');
     END IF;
+    IF events = '{}' THEN
+        RETURN;
+    END IF;
     -- One by one: each is a look at a primary key, whatever the planner believes of the tables.
     FOR event IN SELECT * FROM pg_catalog.jsonb_to_recordset(events -> 'started') AS told (handle bigint, run_id bigint, age double precision, os_pid integer) LOOP
         UPDATE bgw.process SET status = 'started', started_at = bgw.now() - event.age * interval '1 ms', os_pid = event.os_pid

@@ -6,10 +6,10 @@ CREATE OR REPLACE FUNCTION bgw.settings_of(owner oid) RETURNS json
 LANGUAGE sql STABLE
 AS $$
     SELECT coalesce(pg_catalog.json_agg(given), '[]')
-    FROM (SELECT definition.name, definition.vartype, definition.unit, value.setting,
-                 CASE WHEN definition.unit IS NULL THEN value.setting ELSE bgw.show_setting(definition.vartype, definition.unit, value.setting) END AS shown
-          FROM bgw.setting AS definition CROSS JOIN LATERAL (SELECT coalesce(definition.setting, definition.boot_val) AS setting) AS value
-          WHERE definition.owner = settings_of.owner ORDER BY definition.name) AS given
+    FROM (SELECT definition.name, definition.vartype, definition.unit, coalesce(definition.setting, definition.boot_val) AS setting,
+                 -- NULL in a row of before this column.
+                 coalesce(definition.shown, bgw.show_setting(definition.vartype, definition.unit, coalesce(definition.setting, definition.boot_val))) AS shown
+          FROM bgw.setting AS definition WHERE definition.owner = settings_of.owner ORDER BY definition.name) AS given
 $$;
 COMMENT ON FUNCTION bgw.settings_of(oid) IS 'The settings of one owner as nodes get them: name, type, value in the base unit, value as SHOW prints it.';
 
