@@ -20,8 +20,7 @@ BEGIN
                worker.restart_time, worker.restart_time_max, worker.failure_limit, worker.failure_window, worker.healthy_time, worker.autostart,
                coalesce(ending.interrupted, false) OR coalesce(ending.lost, false) AS interrupted, coalesce(ending.crash_reset, false) AS crash_reset,
                coalesce(ending.crash_reset AND ending.sqlstate = '57P02', false) AS taken_along, CASE WHEN ending.lost THEN 'lost' ELSE bgw.final_status(ending.exit_code, ending.sqlstate,
-                        NOT coalesce(ending.done, false) AND (process.stop_requested_at IS NOT NULL OR process.restart_requested OR coalesce(ending.interrupted, false)),
-                        coalesce(ending.expired, false)) END AS final_status
+                        NOT coalesce(ending.done, false) AND (process.stop_requested_at IS NOT NULL OR process.restart_requested OR coalesce(ending.interrupted, false)), coalesce(ending.expired, false)) END AS final_status
         FROM pg_catalog.jsonb_to_recordset(exits) AS ending (handle bigint, run_id bigint, exit_code integer, command_tag text, rows bigint, sqlstate text,
              message text, detail text, hint text, context text, age double precision, ran_ms double precision, session_pid integer, done boolean, interrupted boolean, lost boolean, expired boolean, crash_reset boolean)
         -- LATERAL: by the primary key, whatever the planner believes of the table.
