@@ -5,6 +5,9 @@ DROP VIEW IF EXISTS public.bgw_stat_activity;
 -- Columns that come in between cannot be added otherwise.
 DROP VIEW IF EXISTS public.bgw_settings;
 DROP FUNCTION IF EXISTS bgw.stat_workers();
+-- One that has returned a value cannot return rows.
+DROP FUNCTION IF EXISTS bgw.obstacle(bgw.process, bgw.worker);
+DROP FUNCTION IF EXISTS bgw.own_settings(oid, text, text, jsonb);
 
 -- After 0.1.0: gone, or with more arguments now.
 DROP FUNCTION IF EXISTS bgw.drop_invalid_value(text);

@@ -126,6 +126,27 @@ test('a role cannot write rows of others, columns of nodes, or another owner', a
   expect((await alice.client.query(`UPDATE bgw.setting SET setting = '1'`)).rowCount).toBe(0);
 });
 
+test('what bgw_launch refuses is refused by hand too', async ({ db, alice }) => {
+  await db.query('INSERT INTO bgw.login (owner) VALUES ($1::regrole)', [alice.name]);
+  await alice.client.query(`SELECT bgw_register('mine', 'SELECT 1')`);
+  const mine = `SELECT id FROM bgw.worker WHERE name = 'mine'`;
+  const refused = [
+    `INSERT INTO bgw.process (name, command, mode) VALUES ('x', 'SELECT 1', 'fast')`,
+    `INSERT INTO bgw.process (name, command, mode) VALUES (repeat('x', 64), 'SELECT 1', 'session')`,
+    `INSERT INTO bgw.process (name, mode) VALUES ('x', 'session')`,
+    `INSERT INTO bgw.process (worker_id, command) VALUES ((${mine}), 'SELECT 2')`,
+    `INSERT INTO bgw.process (worker_id, mode) VALUES ((${mine}), 'fast')`,
+    `INSERT INTO bgw.process (worker_id, worker_set) VALUES ((${mine}), 'set')`,
+    `INSERT INTO bgw.process (worker_id, worker_set, key) VALUES ((${mine}), 'set', repeat('x', 64))`,
+    `INSERT INTO bgw.process (worker_id, notify) VALUES ((${mine}), '')`,
+    `INSERT INTO bgw.process (worker_id, when_parent_ends) VALUES ((${mine}), 'cry')`,
+    `INSERT INTO bgw.process (worker_id, when_parent_ends) VALUES ((${mine}), NULL)`,
+    `INSERT INTO bgw.process (worker_id, settings) VALUES ((${mine}), '3')`,
+  ];
+  for (const statement of refused)
+    await expect(alice.client.query(statement), statement).rejects.toMatchObject({ code: '22023' });
+});
+
 test('a role cannot lock a table that nodes need', async ({ alice }) => {
   for (const relation of RELATIONS) {
     for (const mode of ['ACCESS EXCLUSIVE', 'EXCLUSIVE', 'SHARE ROW EXCLUSIVE', 'SHARE', 'SHARE UPDATE EXCLUSIVE']) {
