@@ -1,5 +1,5 @@
---! Previous: sha1:4c90aa323333e03a9e58f5dce7915a6e126de30f
---! Hash: sha1:70e3aa056e5565c90200a8464f0339b5fad062e9
+--! Previous: sha1:08a70f869e5ad0782c70583a051ebbcde2e6f370
+--! Hash: sha1:c63f5996223a00a33309069c73fa37460536e17f
 
 -- What a row of bgw.process costs.  The numbers are in bench/NOTES.md.
 

@@ -25,7 +25,7 @@ BEGIN
         FOR NO KEY UPDATE OF process SKIP LOCKED
     ), claimed AS (
         UPDATE bgw.process SET node_id = node.id, epoch = node.epoch, run_id = pg_catalog.nextval('bgw.run_id'), claimed_at = present, next_start = NULL
-        FROM startable WHERE process.id = startable.id
+        WHERE process.id = ANY (ARRAY(SELECT startable.id FROM startable))
         RETURNING process.*
     )
     SELECT pg_catalog.json_agg(started) INTO orders
@@ -63,15 +63,15 @@ CREATE OR REPLACE FUNCTION bgw.settle_stopped() RETURNS void
 LANGUAGE plpgsql
 AS $$
 BEGIN
-    IF NOT EXISTS (SELECT FROM bgw.process WHERE process.run_id IS NULL AND (process.stop_requested_at IS NOT NULL OR process.command IS NULL)) THEN
+    IF NOT EXISTS (SELECT FROM bgw.process WHERE process.node_id IS NULL AND (process.stop_requested_at IS NOT NULL OR process.command IS NULL)) THEN
         RETURN;
     END IF;
     PERFORM bgw.settle_exits(coalesce(pg_catalog.jsonb_agg(pg_catalog.jsonb_build_object(
-        'handle', stopped.id, 'interrupted', true, 'sqlstate', '57P01', 'message', 'terminated before it started') ORDER BY stopped.id), '[]'))
+        'handle', stopped.id, 'interrupted', true, 'sqlstate', '57P01', 'message', 'terminated before it started')), '[]'))
     FROM (SELECT process.id FROM bgw.process
-          WHERE process.run_id IS NULL AND (process.stop_requested_at IS NOT NULL OR process.command IS NULL)
+          WHERE process.node_id IS NULL AND (process.stop_requested_at IS NOT NULL OR process.command IS NULL)
             AND (process.stop_requested_at IS NOT NULL OR NOT EXISTS (SELECT FROM bgw.worker WHERE worker.id = process.worker_id AND NOT worker.unregistered))
-          ORDER BY process.id FOR NO KEY UPDATE OF process SKIP LOCKED) AS stopped;
+          FOR NO KEY UPDATE OF process SKIP LOCKED) AS stopped;
 END;
 $$;
 COMMENT ON FUNCTION bgw.settle_stopped() IS 'Unregisters what was terminated, or whose worker was unregistered, before a node claimed it.';

@@ -41,12 +41,15 @@ room: how many more processes that take a slot it can start at once; negative: n
 CREATE OR REPLACE FUNCTION bgw.next_wakeup_ms() RETURNS integer
 LANGUAGE plpgsql
 AS $$
+DECLARE
+    present timestamptz := bgw.now();
+    due timestamptz := least(
+        (SELECT process.next_start FROM bgw.process WHERE process.next_start IS NOT NULL AND process.next_start > present ORDER BY process.next_start LIMIT 1),
+        (SELECT schedule_state.starts_at FROM bgw.schedule_state WHERE schedule_state.starts_at IS NOT NULL ORDER BY schedule_state.starts_at LIMIT 1),
+        present + interval '2 s');
 BEGIN
     -- Two seconds: the longest that a lost notification may delay anything (I10).  0 would spin on what other nodes hold locked.
-    RETURN (SELECT least(2000, greatest(1, pg_catalog.ceil(pg_catalog.date_part('epoch', least(
-                (SELECT min(process.next_start) FROM bgw.process WHERE process.run_id IS NULL AND process.next_start IS NOT NULL AND process.next_start > bgw.now()),
-                (SELECT min(schedule_state.starts_at) FROM bgw.schedule_state WHERE schedule_state.starts_at IS NOT NULL),
-                bgw.now() + interval '2 s') - bgw.now()) * 1000))));
+    RETURN greatest(1, pg_catalog.ceil(pg_catalog.date_part('epoch', due - present) * 1000));
 END;
 $$;
 COMMENT ON FUNCTION bgw.next_wakeup_ms() IS 'In how many milliseconds a node has to look again: at the next restart time, at the latest in two seconds.';
