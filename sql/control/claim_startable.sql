@@ -1,6 +1,6 @@
 -- bgw.claim_startable: who starts now, on this node.  FOR UPDATE SKIP LOCKED hands each waiting process to one node only (I1, I2).
 -- Called by take_orders.  bgw.obstacle in sql/views/stat_activity.sql says what keeps a process waiting: keep the two in step.
--- The claim counts as the begin of the run, so a node claims only what it starts at once.
+-- The claim counts as the begin of the run: a node claims what it starts now or within moments (src/hosts/backlog.ts), and returns the rest.
 -- Next: the order goes to src/hosts/sql-host.ts or src/hosts/process-host.ts, which report to sql/control/report.sql.
 
 CREATE OR REPLACE FUNCTION bgw.claim_startable(node bgw.node, slots boolean, room integer) RETURNS json

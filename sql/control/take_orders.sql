@@ -36,7 +36,7 @@ $$;
 COMMENT ON FUNCTION bgw.take_orders(bigint, integer, integer) IS
 'Orders for a node: {orders: lists of {kind: start | signal | leave, handle, run_id, overrides, ...}, settings: those of its login, if there is an order that
 needs them, wake_ms}.
-room: how many more processes that take a slot it can start at once; negative: none at all, it is stopping.  Errors: WK001 the node was fenced.';
+room: how many more processes that take a slot it can start now or within moments; negative: none at all, it is stopping.  Errors: WK001 the node was fenced.';
 
 CREATE OR REPLACE FUNCTION bgw.next_wakeup_ms() RETURNS integer
 LANGUAGE plpgsql
