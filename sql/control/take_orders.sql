@@ -10,6 +10,7 @@ DECLARE
     all_settled boolean := bgw.fence_dead_nodes(take_orders.node_id);
     orders jsonb;
 BEGIN
+    PERFORM pg_catalog.set_config('bgw.doorbell', 'off', true);  -- what is launched here is found below
     PERFORM bgw.keep_house();
     PERFORM bgw.tick_schedules();
     PERFORM bgw.note_schedules();

@@ -1,0 +1,26 @@
+--! Previous: sha1:c838924018ba779d89354cd2a5c678e8e1fc566b
+--! Hash: sha1:4eeaa1ed9c0897eb1087391c8c7bdeaae75317eb
+
+-- A launch rings at commit, and not if every node says that it looks by itself (docs/decisions/0011-doorbell-at-commit.md).
+
+ALTER TABLE bgw.node ADD COLUMN awake_until timestamptz;
+COMMENT ON COLUMN bgw.node.awake_until IS 'Until then, and a while after, it looks every few milliseconds by itself.  Written by stay_awake.';
+GRANT SELECT (awake_until) ON bgw.node TO PUBLIC;
+
+-- Volatile, and so evaluated when the event is queued: 100,000 launches of one transaction queue one.
+CREATE FUNCTION bgw.arm_doorbell() RETURNS boolean LANGUAGE plpgsql AS
+$$
+BEGIN
+    IF coalesce(pg_catalog.current_setting('bgw.doorbell', true), '') <> '' THEN
+        RETURN false;
+    END IF;
+    PERFORM pg_catalog.set_config('bgw.doorbell', 'armed', true);
+    RETURN true;
+END;
+$$;
+COMMENT ON FUNCTION bgw.arm_doorbell() IS 'Whether this launch is the first of its transaction; a rolled-back savepoint takes that back.  Called by the trigger launch_rings.';
+
+CREATE FUNCTION bgw.ring_at_commit() RETURNS trigger LANGUAGE plpgsql AS
+$$ BEGIN PERFORM bgw.ring_unless_awake(); RETURN NULL; END $$;
+CREATE CONSTRAINT TRIGGER launch_rings AFTER INSERT ON bgw.process DEFERRABLE INITIALLY DEFERRED
+    FOR EACH ROW WHEN (bgw.arm_doorbell()) EXECUTE FUNCTION bgw.ring_at_commit();
