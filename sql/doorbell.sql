@@ -57,5 +57,5 @@ COMMENT ON FUNCTION bgw.nodes_are_awake() IS
 
 CREATE OR REPLACE FUNCTION bgw.awake() RETURNS interval
 LANGUAGE sql IMMUTABLE
-AS $$ SELECT interval '1 s' $$;
-COMMENT ON FUNCTION bgw.awake() IS 'How long a node that several backends ring looks by itself: long beside one burst of rings, short for one that has nothing more to find.';
+AS $$ SELECT interval '500 ms' $$;
+COMMENT ON FUNCTION bgw.awake() IS 'How long a node that several backends ring looks by itself; prolonged while they go on.';

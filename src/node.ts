@@ -94,7 +94,7 @@ export class Node implements Signaller {
     return answer ?? this.#joinPromoted();
   }
 
-  /** Launches do not ring this node for as many milliseconds as this returns; on a standby there are none. */
+  /** Launches do not ring this node for as many milliseconds as this returns; 0: no longer than before. */
   async stayAwake(): Promise<number> {
     return this.#standby ? 0 : this.#connected().stayAwake(this.#joined());
   }

@@ -1,7 +1,7 @@
 /**
  * When a node looks by itself instead of being rung.  Commits that notify wait for each other, through the whole flush: so
- * when several backends ring at about the same time, the node promises to look (bgw.stay_awake), and their launches do not
- * ring (sql/doorbell.sql) until the promise ends.  Called by src/controller.ts.
+ * when several backends ring at about the same time, the node promises to look (bgw.stay_awake), and launches do not ring
+ * (sql/doorbell.sql) until the promise ends.  Called by src/controller.ts.
  * A launch that saw the promise may commit after its end: the looks go on, each as long after the one before as the promise
  * is past.  So such a launch waits no longer than its own commit took, and no longer than a poll interval (I10).
  */
@@ -17,8 +17,9 @@ export class Vigil {
   readonly #clock: Clock;
   /** When each backend has rung last: those of the last moments. */
   readonly #rings = new Map<number, number>();
-  #isWanted = false;
+  #isCrowded = false;
   #endsAt = -Infinity;
+  #prolongAt = Infinity;
 
   constructor(clock: Clock) {
     this.#clock = clock;
@@ -26,21 +27,24 @@ export class Vigil {
 
   rung(pid: number): void {
     const now = this.#clock.monotonic();
+    if (now < this.#endsAt) return; // it had committed before the promise, or is no launch
     for (const [other, at] of this.#rings) if (now - at > AT_ONCE) this.#rings.delete(other);
     this.#rings.set(pid, now);
-    this.#isWanted ||= this.#rings.size >= SEVERAL && now >= this.#endsAt;
+    this.#isCrowded ||= this.#rings.size >= SEVERAL;
   }
 
-  /** Whether to promise to look. */
+  /** Whether to promise to look, or to ask whether to go on: there are no rings now that would tell. */
   isWanted(): boolean {
-    return this.#isWanted;
+    const now = this.#clock.monotonic();
+    return now < this.#endsAt ? now >= this.#prolongAt : this.#isCrowded;
   }
 
-  /** The promise was made, that many milliseconds long; a little of that is over, so that it is kept a little longer. */
+  /** It is promised for that many milliseconds, less what the answer took: the promise is kept a little longer. 0: no longer than before. */
   keep(milliseconds: number): void {
-    this.#isWanted = false;
-    this.#rings.clear();
-    this.#endsAt = this.#clock.monotonic() + milliseconds;
+    const now = this.#clock.monotonic();
+    this.#isCrowded = false;
+    this.#prolongAt = milliseconds > 0 ? now + milliseconds / 2 : Infinity;
+    if (milliseconds > 0) this.#endsAt = now + milliseconds;
   }
 
   /** In how many milliseconds to look again; Infinity: nothing was promised. */

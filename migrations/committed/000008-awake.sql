@@ -1,10 +1,11 @@
 --! Previous: sha1:c838924018ba779d89354cd2a5c678e8e1fc566b
---! Hash: sha1:4eeaa1ed9c0897eb1087391c8c7bdeaae75317eb
+--! Hash: sha1:e824d89c9b6141bb5e5fad11550c7d55c73464d9
 
 -- A launch rings at commit, and not if every node says that it looks by itself (docs/decisions/0011-doorbell-at-commit.md).
 
-ALTER TABLE bgw.node ADD COLUMN awake_until timestamptz;
+ALTER TABLE bgw.node ADD COLUMN awake_until timestamptz, ADD COLUMN awake_since_handle bigint;
 COMMENT ON COLUMN bgw.node.awake_until IS 'Until then, and a while after, it looks every few milliseconds by itself.  Written by stay_awake.';
+COMMENT ON COLUMN bgw.node.awake_since_handle IS 'The newest handle when it last said so.  Written by stay_awake.';
 GRANT SELECT (awake_until) ON bgw.node TO PUBLIC;
 
 -- Volatile, and so evaluated when the event is queued: 100,000 launches of one transaction queue one.
