@@ -36,7 +36,15 @@ export async function startBench(given: string | undefined): Promise<Bench> {
   await client.query('CREATE SCHEMA bench');
   const controller = spawn(
     process.execPath,
-    [join(findPackageRoot(), 'dist', 'cli.js'), 'run', '--url', url, '--log-level', 'error'],
+    [
+      ...(process.env['BENCH_NODE_ARGS']?.split(' ') ?? []),
+      join(findPackageRoot(), 'dist', 'cli.js'),
+      'run',
+      '--url',
+      url,
+      '--log-level',
+      'error',
+    ],
     {
       stdio: ['ignore', 'ignore', 'inherit'],
     },

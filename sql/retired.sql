@@ -5,6 +5,9 @@ DROP VIEW IF EXISTS public.bgw_stat_activity;
 -- Columns that come in between cannot be added otherwise.
 DROP VIEW IF EXISTS public.bgw_settings;
 DROP FUNCTION IF EXISTS bgw.stat_workers();
+-- One that has returned a value cannot return rows.
+DROP FUNCTION IF EXISTS bgw.obstacle(bgw.process, bgw.worker);
+DROP FUNCTION IF EXISTS bgw.own_settings(oid, text, text, jsonb);
 
 -- After 0.1.0: gone, or with more arguments now.
 DROP FUNCTION IF EXISTS bgw.drop_invalid_value(text);
@@ -17,3 +20,8 @@ DROP FUNCTION IF EXISTS bgw.define_library(jsonb, jsonb);
 DROP FUNCTION IF EXISTS bgw.nap_of(bgw.worker);
 DROP FUNCTION IF EXISTS bgw.database_of(text, oid);
 DROP FUNCTION IF EXISTS bgw.own_settings(oid, text, text);
+DROP FUNCTION IF EXISTS bgw.settings_for(jsonb);
+-- Returned jsonb: json is made and read in a fraction of the time.
+DROP FUNCTION IF EXISTS bgw.settings_of(oid);
+DROP FUNCTION IF EXISTS bgw.claim_startable(bgw.node, boolean, integer);
+DROP FUNCTION IF EXISTS bgw.take_orders(bigint, integer, integer);

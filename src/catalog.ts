@@ -46,7 +46,8 @@ const CONTROL_SETTINGS = `
   FROM (VALUES ('search_path', ''), ('statement_timeout', '10s'), ('lock_timeout', '5s'), ('idle_session_timeout', '0'),
                ('idle_in_transaction_session_timeout', '10s'), ('default_transaction_read_only', 'off'), ('tcp_user_timeout', '10s'),
                ('default_transaction_isolation', 'read committed'), ('jit', 'off'),
-               ('enable_seqscan', 'off'), ('enable_hashjoin', 'off'), ('enable_mergejoin', 'off'), ('plan_cache_mode', 'force_generic_plan')) AS wanted (name, setting)
+               ('enable_seqscan', 'off'), ('enable_hashjoin', 'off'), ('enable_mergejoin', 'off'), ('enable_bitmapscan', 'off'),
+               ('plan_cache_mode', 'force_generic_plan')) AS wanted (name, setting)
   JOIN pg_catalog.pg_settings USING (name)`;
 
 const EXCHANGE = `

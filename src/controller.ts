@@ -87,6 +87,7 @@ export class Controller {
       clock,
     });
     this.#roster = new Roster({
+      clock,
       events: this.#events,
       observe: this.#observe,
       maxWorkerProcesses,

@@ -49,7 +49,7 @@ export interface Claim {
 
 /** What a controller runs while its server is a standby. */
 export interface StandbyAnswer {
-  workers: (Omit<StandbyWorker, 'settings'> & { overrides?: SettingValue[] })[];
+  workers: (Omit<StandbyWorker, 'settings'> & { overrides: SettingValue[] | null })[];
   settings: SettingValue[];
 }
 
@@ -93,6 +93,8 @@ export interface Exit {
   command_tag?: string | undefined;
   rows?: number | undefined;
   error?: ErrorDescription | undefined;
+  /** How long its last run took; a short one is over before its start is worth an event. */
+  ran_ms?: number | undefined;
   /** The backend that it ran in. */
   session_pid?: number | undefined;
   /** Its work was finished before anybody could end it. */
@@ -120,73 +122,74 @@ export type Event = { at: number } & (
       hint?: string | undefined;
       context?: string | undefined;
     }
+  /** It was claimed and has not started: it waits again. */
+  | { kind: 'returned'; handle: string; run_id: string }
   | { kind: 'session_closed'; pid: number }
   | ({ kind: 'exited'; handle: string; run_id: string } & Exit)
 );
 
-/** What the database sends about the settings of an order: whose they are, and which of them this process has for itself. */
-interface Sent {
-  owner: number;
-  overrides?: SettingValue[];
-}
+/** An order as the database sends it: without the settings of the login, with those that its process has for itself. */
+type Sent<Given> = Given extends Attempt ? Omit<Given, 'settings'> & { overrides: SettingValue[] | null } : Given;
 
 interface Answer {
-  orders: ((Omit<StartOrder, 'settings'> & Sent) | (Omit<SignalOrder, 'settings'> & Sent) | LeaveOrder)[];
-  settings: Record<string, SettingValue[]>;
+  orders: Sent<Order>[][];
+  settings: SettingValue[] | null;
   wake_ms: number;
 }
 
 /** What bgw.take_orders answered: orders, each with the settings of its process, and in how many milliseconds to look again. */
 export function decodeOrders(text: string): { orders: Order[]; wakeMs: number } {
   const answer = JSON.parse(text) as Answer;
-  const orders = answer.orders.map((given): Order => {
+  const settings = answer.settings ?? [];
+  const orders = answer.orders.flat().map((given): Order => {
     if (given.kind === 'leave') return given;
-    const { owner, overrides = [], ...order } = given;
-    return { ...order, settings: override(answer.settings[owner] ?? [], overrides) };
+    const { overrides, ...order } = given;
+    return Object.assign(order, { settings: override(settings, overrides) });
   });
   return { orders, wakeMs: answer.wake_ms };
 }
 
 /** What bgw.standby_workers answered: definitions, each with the settings of its worker. */
 export function decodeStandbyWorkers({ workers, settings }: StandbyAnswer): StandbyWorker[] {
-  return workers.map(({ overrides = [], ...worker }) => ({ ...worker, settings: override(settings, overrides) }));
+  return workers.map(({ overrides, ...worker }) => ({ ...worker, settings: override(settings, overrides) }));
 }
 
-function override(settings: SettingValue[], overrides: SettingValue[]): SettingValue[] {
-  if (overrides.length === 0) return settings;
+function override(settings: SettingValue[], overrides: SettingValue[] | null): SettingValue[] {
+  if (!overrides) return settings;
   const own = new Map(overrides.map((setting) => [setting.name, setting]));
   return settings.map((setting) => own.get(setting.name) ?? setting);
 }
 
-/** Events as bgw.report takes them: ages instead of times, since only the clock of the server counts. */
+/** Events as bgw.report takes them: a list for each kind, and ages instead of times, since only the clock of the server counts. */
 export function encodeEvents(events: readonly Event[], clock: Clock): string {
   const now = clock.monotonic();
-  return JSON.stringify(
-    events.map((event) => flatten(event, now)),
-    (_key, value: unknown) => (typeof value === 'string' ? storable(value) : value),
-  );
+  const lists: Partial<Record<Event['kind'], unknown[]>> = {};
+  for (const event of events) (lists[event.kind] ??= []).push(flatten(event, now));
+  return JSON.stringify(lists);
 }
 
-function flatten({ at, ...event }: Event, now: number): Record<string, unknown> {
-  const age = Math.max(0, now - at);
-  if (event.kind !== 'exited') return { ...event, age };
-  const { error, ...exit } = event;
-  return {
-    ...exit,
-    age,
-    sqlstate: error && sqlstateOf(error),
-    message: error?.message,
-    detail: error?.detail,
-    hint: error?.hint,
-    context: error?.context,
-  };
+function flatten({ kind: _kind, at, ...event }: Event, now: number): Record<string, unknown> {
+  const flat: Record<string, unknown> = { ...event, age: Math.max(0, now - at) };
+  if ('error' in event) {
+    const { error } = event;
+    flat['error'] = undefined;
+    if (error) {
+      const { message, detail, hint, context } = error;
+      Object.assign(flat, { sqlstate: sqlstateOf(error), message, detail, hint, context });
+    }
+  }
+  for (const [name, value] of Object.entries(flat)) if (typeof value === 'string') flat[name] = storable(value);
+  return flat;
 }
 
 /** The longest text of a report: a worker that raises 50 MB must not fill the log with it (I13). */
 const LONGEST_TEXT = 8192;
 
+const UNSTORABLE = /[\0\ud800-\udfff]/;
+
 /** What jsonb can hold: no NUL, no half surrogate pair (HARDENING E). */
 function storable(text: string): string {
+  if (text.length <= LONGEST_TEXT && !UNSTORABLE.test(text)) return text;
   const cut = text.length > LONGEST_TEXT ? `${text.slice(0, LONGEST_TEXT)} [...]` : text;
   return cut.replaceAll('\0', '\\0').toWellFormed();
 }

@@ -53,7 +53,10 @@ export class Standby {
   /** Takes in what ended and answers with orders; `room` as for bgw.take_orders. undefined: the server was promoted. */
   async exchange(events: readonly Event[], room: number): Promise<{ orders: Order[]; wakeMs: number } | undefined> {
     const { catalog, clock, libraries } = this.#options;
-    for (const event of events) if (event.kind === 'exited') await this.#settle(event);
+    for (const event of events) {
+      if (event.kind === 'exited') await this.#settle(event);
+      else if (event.kind === 'returned') await this.#end(event.run_id);
+    }
     const workers = await catalog.standbyWorkers(libraries);
     if (!workers) return undefined;
     const orders = [...this.#forget(workers), ...(await this.#update(workers))];
@@ -67,16 +70,23 @@ export class Standby {
 
   async #settle({ run_id, exit_code }: Extract<Event, { kind: 'exited' }>): Promise<void> {
     const { catalog, clock } = this.#options;
-    const [id, entry] = [...this.#entries].find(([, { runId }]) => runId === run_id) ?? [];
-    if (id === undefined || !entry) return;
-    const { startedAt, failures } = entry;
+    const entry = await this.#end(run_id);
+    if (!entry) return;
+    const { worker, startedAt, failures } = entry;
     const ranMs = clock.monotonic() - startedAt;
-    const restart = await catalog.standbyRestart(id, { exitCode: exit_code, ranMs, failures });
-    await catalog.unlockWorker(id);
-    entry.runId = undefined;
+    const restart = await catalog.standbyRestart(worker.id, { exitCode: exit_code, ranMs, failures });
     entry.failures = restart.failures;
     entry.startsAt = restart.waitMs === null ? Infinity : clock.monotonic() + restart.waitMs;
-    if (entry.ending) this.#entries.delete(id);
+  }
+
+  /** It runs here no longer, or has not begun to. */
+  async #end(run_id: string): Promise<Entry | undefined> {
+    const entry = [...this.#entries.values()].find(({ runId }) => runId === run_id);
+    if (!entry) return undefined;
+    await this.#options.catalog.unlockWorker(entry.worker.id);
+    entry.runId = undefined;
+    if (entry.ending) this.#entries.delete(entry.worker.id);
+    return entry;
   }
 
   /** Ends what does not belong here any more. */

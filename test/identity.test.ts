@@ -126,6 +126,27 @@ test('a role cannot write rows of others, columns of nodes, or another owner', a
   expect((await alice.client.query(`UPDATE bgw.setting SET setting = '1'`)).rowCount).toBe(0);
 });
 
+test('what bgw_launch refuses is refused by hand too', async ({ db, alice }) => {
+  await db.query('INSERT INTO bgw.login (owner) VALUES ($1::regrole)', [alice.name]);
+  await alice.client.query(`SELECT bgw_register('mine', 'SELECT 1')`);
+  const mine = `SELECT id FROM bgw.worker WHERE name = 'mine'`;
+  const refused = [
+    `INSERT INTO bgw.process (name, command, mode) VALUES ('x', 'SELECT 1', 'fast')`,
+    `INSERT INTO bgw.process (name, command, mode) VALUES (repeat('x', 64), 'SELECT 1', 'session')`,
+    `INSERT INTO bgw.process (name, mode) VALUES ('x', 'session')`,
+    `INSERT INTO bgw.process (worker_id, command) VALUES ((${mine}), 'SELECT 2')`,
+    `INSERT INTO bgw.process (worker_id, mode) VALUES ((${mine}), 'fast')`,
+    `INSERT INTO bgw.process (worker_id, worker_set) VALUES ((${mine}), 'set')`,
+    `INSERT INTO bgw.process (worker_id, worker_set, key) VALUES ((${mine}), 'set', repeat('x', 64))`,
+    `INSERT INTO bgw.process (worker_id, notify) VALUES ((${mine}), '')`,
+    `INSERT INTO bgw.process (worker_id, when_parent_ends) VALUES ((${mine}), 'cry')`,
+    `INSERT INTO bgw.process (worker_id, when_parent_ends) VALUES ((${mine}), NULL)`,
+    `INSERT INTO bgw.process (worker_id, settings) VALUES ((${mine}), '3')`,
+  ];
+  for (const statement of refused)
+    await expect(alice.client.query(statement), statement).rejects.toMatchObject({ code: '22023' });
+});
+
 test('a role cannot lock a table that nodes need', async ({ alice }) => {
   for (const relation of RELATIONS) {
     for (const mode of ['ACCESS EXCLUSIVE', 'EXCLUSIVE', 'SHARE ROW EXCLUSIVE', 'SHARE', 'SHARE UPDATE EXCLUSIVE']) {
@@ -156,7 +177,7 @@ test('the functions of nodes do nothing for such a role', async ({ db, alice }) 
     `bgw.resume_node(${node}, ${epoch}, '{}')`,
     `bgw.leave_node(${node}, ${epoch})`,
     `bgw.register_session(${node}, ${epoch}, pg_backend_pid(), 'x')`,
-    `bgw.report(${node}, ${epoch}, '[{"kind":"exited","handle":1,"run_id":1,"exit_code":0}]')`,
+    `bgw.report(${node}, ${epoch}, '{"exited":[{"handle":1,"run_id":1,"exit_code":0}]}')`,
     `bgw.take_orders(${node}, ${epoch}, 8)`,
     `bgw.fence_dead_nodes(0)`,
     `bgw.fence_node(${node})`,
@@ -519,7 +540,7 @@ test('the functions of nodes, given a forged node, do nothing for such a role', 
       `bgw.settle_stopped()`,
       `bgw.settle_exits((SELECT jsonb_agg(jsonb_build_object('handle', id, 'run_id', run_id, 'exit_code', 0)) FROM bgw.process))`,
       `bgw.complete_run((SELECT min(id) FROM bgw.process), NULL, txid_current(), true, NULL, 1)`,
-      `bgw.log_events('real', '[{"kind":"log","handle":1,"severity":"LOG","message":"forged"}]')`,
+      `bgw.log_events('real', '[{"handle":1,"severity":"LOG","message":"forged"}]')`,
       `bgw.deliver_signals(NULL)`,
       `bgw.request(${handle}, 'SIGTERM')`,
       `bgw.store_setting((SELECT s FROM bgw.setting AS s LIMIT 1), 'x')`,

@@ -62,6 +62,7 @@ test('mode atomic commits the effect and its completion together (I4)', async ({
     await db.value(`SELECT (SELECT xmin FROM item)::text = (SELECT xmin FROM bgw.run)::text`),
     'effect and history were written by one transaction',
   ).toBe(true);
+  await controller.saw('worker_exited');
   expect(controller.observations.filter(({ kind }) => kind === 'worker_exited')).toHaveLength(1);
 });
 

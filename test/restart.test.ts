@@ -138,18 +138,18 @@ test('the rule through the protocol, on a clock moved by hand', async ({ db }) =
   const { node_id: node, epoch } = rows[0];
   await db.query(`SELECT bgw_register('fails', 'SELECT 1', restart_time => '10 min')`);
   const handle = await db.value<bigint>(`SELECT bgw_launch('fails')`);
-  const take = async (): Promise<{ orders: { run_id: string }[]; wake_ms: number }> =>
+  const take = async (): Promise<{ orders: { run_id: string }[][]; wake_ms: number }> =>
     db.value('SELECT bgw.take_orders($1, $2, 8)', [node, epoch]);
-  const [order] = (await take()).orders;
-  const exited = JSON.stringify([
-    { kind: 'exited', handle: String(handle), run_id: order?.run_id, exit_code: 1, age: 0 },
-  ]);
+  const [order] = (await take()).orders.flat();
+  const exited = JSON.stringify({
+    exited: [{ handle: String(handle), run_id: order?.run_id, exit_code: 1, age: 0 }],
+  });
   await db.query('SELECT bgw.report($1, $2, $3)', [node, epoch, exited]);
-  expect(await take()).toMatchObject({ orders: [], wake_ms: 2000 });
+  expect(await take()).toMatchObject({ orders: [[], [], [], []], wake_ms: 2000 });
   await db.query(`SET bgw.fake_now = '2026-01-01 00:09:59+00'`);
-  expect(await take()).toMatchObject({ orders: [], wake_ms: 1000 });
+  expect(await take()).toMatchObject({ orders: [[], [], [], []], wake_ms: 1000 });
   await db.query(`SET bgw.fake_now = '2026-01-01 00:10:00+00'`);
-  expect((await take()).orders).toHaveLength(1);
+  expect((await take()).orders.flat()).toHaveLength(1);
   // A report about the attempt before changes nothing (I2).
   await db.query('SELECT bgw.report($1, $2, $3)', [node, epoch, exited]);
   expect(await db.value('SELECT restarts FROM bgw.process WHERE id = $1', [handle])).toBe(1);
@@ -346,7 +346,8 @@ test('a worker that keeps failing waits longer each time, and is given up after 
   ]);
   // A launch begins anew.
   const again = await db.value<bigint>(`SELECT bgw_launch('fails')`);
-  await until(async () => Number((await row(db, again))['failures']) === 1);
+  await until(async () => (await db.value('SELECT status FROM bgw_get_pid($1)', [again])) === 'stopped');
+  expect(await db.value('SELECT count(*)::int FROM bgw_run_history WHERE handle = $1', [again])).toBe(4);
   expect(controller.observations.some(({ kind }) => kind === 'unexpected_error')).toBe(false);
 });
 

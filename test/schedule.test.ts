@@ -290,19 +290,23 @@ test('many that are due at once start within the slots, by priority and then age
   db,
   startController,
 }) => {
+  await db.query('CREATE TABLE ran (began timestamptz, ended timestamptz)');
+  const command =
+    'INSERT INTO ran SELECT began, clock_timestamp() FROM (SELECT clock_timestamp() AS began, pg_sleep(0.002) OFFSET 0) AS slept';
   await db.query(
-    `SELECT count(bgw_schedule_at('s' || n, '2026-01-01', 'SELECT pg_sleep(0.002)', priority => n % 3)) FROM generate_series(1, 150) AS n`,
+    `SELECT count(bgw_schedule_at('s' || n, '2026-01-01', $1, priority => n % 3)) FROM generate_series(1, 150) AS n`,
+    [command],
   );
   const controller = await startController({ maxWorkerProcesses: 4 });
   await until(async () => (await db.value('SELECT count(*) FROM bgw_run_history')) === 150n, { deadline: 20_000 });
   // Those that begin together may begin in any order; none begins before a batch of a higher priority is over.
-  const { rows } = await db.query<{ priorities: number[]; most: number }>(
-    `SELECT array_agg(substr(name, 2)::int % 3 ORDER BY run_id) AS priorities,
-            max((SELECT count(*)::int FROM bgw_run_history AS other WHERE other.started_at <= run.started_at AND other.finished_at > run.started_at)) AS most
-     FROM bgw_run_history AS run`,
+  const priorities = await db.value('SELECT array_agg(substr(name, 2)::int % 3 ORDER BY run_id) FROM bgw_run_history');
+  expect(priorities).toEqual([2, 1, 0].flatMap((priority) => Array.from({ length: 50 }, () => priority)));
+  const most = await db.value<number>(
+    `SELECT max((SELECT count(*)::int FROM ran AS other WHERE other.began <= run.began AND other.ended > run.began)) FROM ran AS run`,
   );
-  expect(rows[0]?.priorities).toEqual([2, 1, 0].flatMap((priority) => Array.from({ length: 50 }, () => priority)));
-  expect(rows[0]?.most).toBeLessThanOrEqual(4);
+  expect(most).toBeGreaterThan(1);
+  expect(most).toBeLessThanOrEqual(4);
 
   // A minute of waiting is worth a point of priority: nobody starves.
   await db.query(

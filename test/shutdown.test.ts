@@ -180,7 +180,7 @@ test('a stale epoch is refused with WK001 and changes nothing (I6)', async ({ db
   await db.query('SELECT bgw.take_orders($1, $2, 8)', [node, epoch]);
   await db.query('UPDATE bgw.node SET epoch = epoch + 1, fenced = true WHERE id = $1', [node]);
   const before = await db.query('SELECT * FROM bgw.process');
-  const exited = JSON.stringify([{ kind: 'exited', handle: String(handle), run_id: '1', exit_code: 0 }]);
+  const exited = JSON.stringify({ exited: [{ handle: String(handle), run_id: '1', exit_code: 0 }] });
   for (const call of [
     'SELECT bgw.take_orders($1, $2, 8)',
     `SELECT bgw.report($1, $2, '${exited}')`,

@@ -94,6 +94,7 @@ BEGIN
     IF definition.pending IS NOT NULL THEN
         definition.pending := bgw.parse_value(definition, definition.pending);
     END IF;
+    definition.shown := bgw.show_setting(definition.vartype, definition.unit, coalesce(definition.setting, definition.boot_val));
     RETURN definition;
 END;
 $$;

@@ -59,20 +59,17 @@ CREATE OR REPLACE FUNCTION public.bgw_launch_sql(
 LANGUAGE plpgsql
 AS $$
 DECLARE
-    worker bgw.worker;
+    owner oid := bgw.current_owner();
     handle bigint;
 BEGIN
-    worker.owner := bgw.current_owner();
-    worker.name := bgw_launch_sql.name;
-    worker.enabled := true;
-    PERFORM bgw.check_launch(worker);
+    PERFORM bgw.check_login(owner, bgw_launch_sql.name);
     INSERT INTO bgw.process (name, command, mode, database, timeout, main_arg, worker_set, key, notify, when_parent_ends)
     VALUES (bgw_launch_sql.name, bgw_launch_sql.command, bgw_launch_sql.mode, bgw_launch_sql.database, bgw_launch_sql.timeout, bgw_launch_sql.main_arg,
             bgw_launch_sql.set, bgw_launch_sql.key, bgw_launch_sql.notify, bgw_launch_sql.when_parent_ends)
     ON CONFLICT DO NOTHING  -- what can conflict is the key in the set
     RETURNING process.id INTO handle;
     IF handle IS NULL THEN
-        PERFORM bgw.refuse_duplicate(worker.owner, bgw_launch_sql.set, bgw_launch_sql.key);
+        PERFORM bgw.refuse_duplicate(owner, bgw_launch_sql.set, bgw_launch_sql.key);
     END IF;
     RETURN handle;
 END;
@@ -88,8 +85,6 @@ Example: SELECT bgw_launch_sql(''CREATE INDEX CONCURRENTLY ON orders (customer)'
 CREATE OR REPLACE FUNCTION bgw.check_launch(worker bgw.worker) RETURNS void
 LANGUAGE plpgsql
 AS $$
-DECLARE
-    instances bigint;
 BEGIN
     IF NOT worker.enabled THEN
         RAISE EXCEPTION USING ERRCODE = 'object_not_in_prerequisite_state',
@@ -103,19 +98,31 @@ BEGIN
     END IF;
     PERFORM bgw.check_login(worker.owner, worker.name);
     IF worker.max_instances IS NOT NULL THEN
-        PERFORM FROM bgw.worker AS definition WHERE definition.id = worker.id FOR NO KEY UPDATE;
-        SELECT count(*) INTO instances FROM bgw.process WHERE process.worker_id = worker.id;
-        IF instances >= worker.max_instances THEN
-            RAISE EXCEPTION USING ERRCODE = 'configuration_limit_exceeded',
-                MESSAGE = pg_catalog.format('worker "%s" has too many instances', worker.name),
-                DETAIL = pg_catalog.format('%s of %s are registered.', instances, worker.max_instances),
-                HINT = 'Terminate one with bgw_terminate, or register the worker with a higher max_instances.';
-        END IF;
+        PERFORM bgw.check_instances(worker);
     END IF;
 END;
 $$;
 COMMENT ON FUNCTION bgw.check_launch(bgw.worker) IS
 'Raises an error if no instance of this worker may be registered now.  Errors: 55000 not enabled, WK201 no login, 53400 too many instances.';
+
+CREATE OR REPLACE FUNCTION bgw.check_instances(worker bgw.worker) RETURNS void
+LANGUAGE plpgsql
+SET enable_seqscan = off  -- A plan that was made while the table was small would be kept while one statement launches 10,000.
+AS $$
+DECLARE
+    instances bigint;
+BEGIN
+    PERFORM FROM bgw.worker AS definition WHERE definition.id = worker.id FOR NO KEY UPDATE;
+    SELECT count(*) INTO instances FROM bgw.process WHERE process.worker_id = worker.id;
+    IF instances >= worker.max_instances THEN
+        RAISE EXCEPTION USING ERRCODE = 'configuration_limit_exceeded',
+            MESSAGE = pg_catalog.format('worker "%s" has too many instances', worker.name),
+            DETAIL = pg_catalog.format('%s of %s are registered.', instances, worker.max_instances),
+            HINT = 'Terminate one with bgw_terminate, or register the worker with a higher max_instances.';
+    END IF;
+END;
+$$;
+COMMENT ON FUNCTION bgw.check_instances(bgw.worker) IS 'The part of bgw.check_launch that is about max_instances.';
 
 CREATE OR REPLACE FUNCTION bgw.check_login(owner oid, name text) RETURNS void
 LANGUAGE plpgsql
@@ -146,12 +153,16 @@ BEGIN
         worker.database := process.database;
         worker.timeout := process.timeout;
         worker.flags := '{backend_database_connection}';
-        PERFORM bgw.check_worker(worker);
+        PERFORM bgw.check_one_shot(worker);
     ELSE
         SELECT * INTO worker FROM bgw.worker WHERE id = process.worker_id;
         process.owner := worker.owner;
         process.name := worker.name;
         process.takes_slot := worker.naptime IS NULL;
+        IF pg_catalog.num_nonnulls(process.command, process.mode) > 0 THEN
+            RAISE EXCEPTION USING ERRCODE = 'invalid_parameter_value',
+                MESSAGE = pg_catalog.format('command and mode are those of worker "%s"', worker.name);
+        END IF;
         IF process.database IS NOT NULL THEN
             PERFORM bgw.check_launch_database(worker, process.database);
         END IF;
@@ -159,6 +170,9 @@ BEGIN
     process.parent_id := bgw.find_parent(process.owner);
     IF pg_catalog.num_nonnulls(process.worker_set, process.key, process.notify) > 0 OR process.when_parent_ends IS DISTINCT FROM 'keep' THEN
         PERFORM bgw.check_membership(process);
+    END IF;
+    IF process.settings IS NOT NULL THEN
+        process.settings := bgw.check_overrides(process.owner, process.settings);
     END IF;
     IF process.schedule_id IS NOT NULL THEN
         SELECT * INTO schedule FROM bgw.schedule WHERE bgw.schedule.id = process.schedule_id AND bgw.schedule.worker_id = process.worker_id;
@@ -171,7 +185,7 @@ BEGIN
     RETURN process;
 END;
 $$;
-COMMENT ON FUNCTION bgw.fill_process(bgw.process) IS 'What a new instance takes from its worker its schedule and who launches it; without a worker, its command is checked as that of one.  Called by the trigger process_is_filled.';
+COMMENT ON FUNCTION bgw.fill_process(bgw.process) IS 'What a new instance takes from its worker, its schedule and who launches it, and the only check of what is set at launch.  Called by the trigger process_is_filled.';
 
 CREATE OR REPLACE FUNCTION bgw.check_launch_database(worker bgw.worker, database text) RETURNS void
 LANGUAGE plpgsql

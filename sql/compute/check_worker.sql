@@ -6,32 +6,8 @@ CREATE OR REPLACE FUNCTION bgw.check_worker(worker bgw.worker) RETURNS void
 LANGUAGE plpgsql
 AS $$
 BEGIN
-    IF worker.name IS NULL OR pg_catalog.octet_length(worker.name) NOT BETWEEN 1 AND 63 THEN
-        RAISE EXCEPTION USING ERRCODE = 'invalid_parameter_value',
-            MESSAGE = pg_catalog.format('invalid worker name: "%s"', worker.name),
-            DETAIL = 'A name has 1 to 63 bytes.';
-    END IF;
-    IF worker.name ~ '[[:cntrl:]]' THEN
-        RAISE EXCEPTION USING ERRCODE = 'invalid_parameter_value',
-            MESSAGE = pg_catalog.format('invalid worker name: %s', pg_catalog.to_json(worker.name)),
-            DETAIL = 'A name has no control characters.';
-    END IF;
-    IF (worker.command IS NULL) = (worker.function_name IS NULL) OR (worker.library_name IS NULL) <> (worker.function_name IS NULL) THEN
-        RAISE EXCEPTION USING ERRCODE = 'invalid_parameter_value',
-            MESSAGE = pg_catalog.format('worker "%s" needs either a command or a library function', worker.name),
-            HINT = 'Give command => ''...'', or library_name => ''...'' and function_name => ''...''.';
-    END IF;
-    IF worker.library_name !~ '^[A-Za-z_][A-Za-z0-9_]*$' THEN
-        RAISE EXCEPTION USING ERRCODE = 'invalid_parameter_value',
-            MESSAGE = pg_catalog.format('worker "%s": invalid library name "%s"', worker.name, worker.library_name),
-            HINT = 'A library is named, never given as a path: it is a file of a directory that the controller was started with (--library-dir).';
-    END IF;
+    PERFORM bgw.check_one_shot(worker);
     PERFORM bgw.check_restart(worker);
-    IF worker.timeout <= interval '0' OR worker.timeout > interval '24 days' THEN
-        RAISE EXCEPTION USING ERRCODE = 'invalid_parameter_value',
-            MESSAGE = pg_catalog.format('worker "%s": invalid timeout', worker.name),
-            DETAIL = 'A timeout is greater than zero, and at most 24 days.';
-    END IF;
     IF worker.start_time NOT IN ('postmaster_start', 'consistent_state', 'recovery_finished') THEN
         RAISE EXCEPTION USING ERRCODE = 'invalid_parameter_value',
             MESSAGE = pg_catalog.format('worker "%s": unrecognized start time "%s"', worker.name, worker.start_time),
@@ -56,12 +32,45 @@ BEGIN
             HINT = 'Add the flag "backend_database_connection".';
     END IF;
     PERFORM bgw.check_scope(worker);
-    PERFORM bgw.check_command(worker);
 END;
 $$;
 COMMENT ON FUNCTION bgw.check_worker(bgw.worker) IS
 'Raises an error if a definition cannot be.  Errors: 22023 a value that cannot be, 0A000 a flag that is not supported.
 Example: SELECT bgw.check_worker(worker) FROM bgw.worker;';
+
+CREATE OR REPLACE FUNCTION bgw.check_one_shot(worker bgw.worker) RETURNS void
+LANGUAGE plpgsql
+AS $$
+BEGIN
+    IF worker.name IS NULL OR pg_catalog.octet_length(worker.name) NOT BETWEEN 1 AND 63 THEN
+        RAISE EXCEPTION USING ERRCODE = 'invalid_parameter_value',
+            MESSAGE = pg_catalog.format('invalid worker name: "%s"', worker.name),
+            DETAIL = 'A name has 1 to 63 bytes.';
+    END IF;
+    IF worker.name ~ '[[:cntrl:]]' THEN
+        RAISE EXCEPTION USING ERRCODE = 'invalid_parameter_value',
+            MESSAGE = pg_catalog.format('invalid worker name: %s', pg_catalog.to_json(worker.name)),
+            DETAIL = 'A name has no control characters.';
+    END IF;
+    IF (worker.command IS NULL) = (worker.function_name IS NULL) OR (worker.library_name IS NULL) <> (worker.function_name IS NULL) THEN
+        RAISE EXCEPTION USING ERRCODE = 'invalid_parameter_value',
+            MESSAGE = pg_catalog.format('worker "%s" needs either a command or a library function', worker.name),
+            HINT = 'Give command => ''...'', or library_name => ''...'' and function_name => ''...''.';
+    END IF;
+    IF worker.library_name !~ '^[A-Za-z_][A-Za-z0-9_]*$' THEN
+        RAISE EXCEPTION USING ERRCODE = 'invalid_parameter_value',
+            MESSAGE = pg_catalog.format('worker "%s": invalid library name "%s"', worker.name, worker.library_name),
+            HINT = 'A library is named, never given as a path: it is a file of a directory that the controller was started with (--library-dir).';
+    END IF;
+    IF worker.timeout <= interval '0' OR worker.timeout > interval '24 days' THEN
+        RAISE EXCEPTION USING ERRCODE = 'invalid_parameter_value',
+            MESSAGE = pg_catalog.format('worker "%s": invalid timeout', worker.name),
+            DETAIL = 'A timeout is greater than zero, and at most 24 days.';
+    END IF;
+    PERFORM bgw.check_command(worker);
+END;
+$$;
+COMMENT ON FUNCTION bgw.check_one_shot(bgw.worker) IS 'The part of bgw.check_worker that the command of bgw_launch_sql needs too: name, what is run, how, and for how long.';
 
 CREATE OR REPLACE FUNCTION bgw.check_restart(worker bgw.worker) RETURNS void
 LANGUAGE plpgsql

@@ -28,9 +28,9 @@ BEGIN
     )
     -- The same signal twice is one, as with kill.
     SELECT coalesce(pg_catalog.jsonb_agg(pg_catalog.jsonb_build_object(
-        'kind', 'signal', 'handle', process.id::text, 'run_id', process.run_id::text, 'owner', process.owner::bigint, 'signal', sent.signal,
-        'naptime', pg_catalog.date_part('epoch', bgw.nap_of(worker, bgw.overrides(worker.settings, process.settings))), 'command', worker.command)
-        || bgw.order_overrides(process.owner, bgw.overrides(worker.settings, process.settings)) ORDER BY process.id, sent.signal), '[]') INTO orders
+        'kind', 'signal', 'handle', process.id::text, 'run_id', process.run_id::text, 'signal', sent.signal,
+        'naptime', pg_catalog.date_part('epoch', bgw.nap_of(worker, bgw.overrides(worker.settings, process.settings))), 'command', worker.command,
+        'overrides', bgw.order_overrides(process.owner, bgw.overrides(worker.settings, process.settings))) ORDER BY process.id, sent.signal), '[]') INTO orders
     FROM (SELECT DISTINCT taken.process_id, CASE taken.signal WHEN 'RESTART' THEN 'SIGTERM' ELSE taken.signal END AS signal FROM taken) AS sent
     JOIN bgw.process ON process.id = sent.process_id AND process.run_id IS NOT NULL
     LEFT JOIN bgw.worker ON worker.id = process.worker_id;

@@ -23,10 +23,10 @@ BEGIN
         WHERE process.node_id = interrupt_databases.node_id AND worker.id = process.worker_id AND 'interruptible' = ANY (worker.flags)
           AND NOT process.restart_requested AND process.stop_requested_at IS NULL AND process.claimed_at < interrupted.requested_at
           AND bgw.database_of_process(process, worker) = interrupted.database
-        RETURNING process.id, process.run_id, process.owner
+        RETURNING process.id, process.run_id
     )
     SELECT coalesce((SELECT pg_catalog.jsonb_agg(pg_catalog.jsonb_build_object(
-               'kind', 'signal', 'handle', ended.id::text, 'run_id', ended.run_id::text, 'owner', ended.owner::bigint, 'signal', 'SIGTERM') ORDER BY ended.id) FROM ended), '[]')
+               'kind', 'signal', 'handle', ended.id::text, 'run_id', ended.run_id::text, 'signal', 'SIGTERM') ORDER BY ended.id) FROM ended), '[]')
         || coalesce((SELECT pg_catalog.jsonb_agg(pg_catalog.jsonb_build_object('kind', 'leave', 'database', interrupted.database)) FROM interrupted), '[]') INTO orders;
     RETURN orders;
 END;

@@ -1,6 +1,6 @@
 -- bgw.keep_house: partitions of the history ahead of time, old ones dropped, the log trimmed.  Called by take_orders.
 -- One node does it for all when it is due; a lock that somebody holds puts it off, it never waits for one.
--- History is bounded by default: 7 days, 1,000 runs per worker and 100,000 of bgw_launch_sql, some 1,000 due times per schedule; the log by 10,000 lines.
+-- History is bounded by default: 7 days, 1,000 runs per worker and some 100,000 of bgw_launch_sql, some 1,000 due times per schedule; the log by 10,000 lines.
 
 CREATE OR REPLACE FUNCTION bgw.keep_house() RETURNS void
 LANGUAGE plpgsql
@@ -12,23 +12,56 @@ BEGIN
         PERFORM bgw.partition_by_day('run', 'finished_at', bgw.now()::date);
         PERFORM bgw.partition_by_day('tick', 'due_at', bgw.now()::date);
         PERFORM bgw.trim();
+        IF bgw.trim_runs() + bgw.trim_one_shots() > 0 THEN
+            UPDATE bgw.duty SET due_at = bgw.now() + interval '1 s' WHERE duty.name = 'keep_house';
+        END IF;
     END IF;
 END;
 $$;
-COMMENT ON FUNCTION bgw.keep_house() IS 'Once a minute: bounds the history and the log.  Does nothing when it is not due.';
+COMMENT ON FUNCTION bgw.keep_house() IS 'Once a minute, and every second while there is more to delete than one turn may take: bounds the history and the log.  Does nothing when it is not due.';
+
+CREATE OR REPLACE FUNCTION bgw.trim_runs() RETURNS bigint
+LANGUAGE plpgsql
+AS $$
+DECLARE
+    deleted bigint;
+BEGIN
+    -- Who has run among the last hundred: who runs more often is looked at more often, however many workers there are.
+    DELETE FROM bgw.run USING (
+        SELECT oldest.worker_id, oldest.finished_at
+        FROM (SELECT DISTINCT newest.worker_id FROM (SELECT recent.worker_id FROM bgw.run AS recent ORDER BY recent.finished_at DESC LIMIT 100) AS newest
+              WHERE newest.worker_id IS NOT NULL) AS busy
+        CROSS JOIN LATERAL (SELECT older.finished_at FROM bgw.run AS older WHERE older.worker_id = busy.worker_id
+                            ORDER BY older.finished_at DESC OFFSET 1000 LIMIT 1) AS surplus
+        CROSS JOIN LATERAL (SELECT older.worker_id, older.finished_at FROM bgw.run AS older
+                            WHERE older.worker_id = busy.worker_id AND older.finished_at <= surplus.finished_at ORDER BY older.finished_at LIMIT 2000) AS oldest
+        LIMIT 10000) AS surplus
+    WHERE run.worker_id = surplus.worker_id AND run.finished_at = surplus.finished_at;
+    GET DIAGNOSTICS deleted = ROW_COUNT;
+    RETURN deleted / 2000;
+END;
+$$;
+COMMENT ON FUNCTION bgw.trim_runs() IS 'Deletes runs beyond the newest 1,000 of a worker, at most 10,000 in one turn.  Returns 0 if all that was found is deleted.';
+
+CREATE OR REPLACE FUNCTION bgw.trim_one_shots() RETURNS bigint
+LANGUAGE plpgsql
+AS $$
+DECLARE
+    milestones timestamptz[] := ARRAY(SELECT run.finished_at FROM bgw.run WHERE run.worker_id IS NULL AND run.id % 1000 = 0 ORDER BY run.finished_at DESC OFFSET 100);
+    surplus integer := pg_catalog.cardinality(milestones);
+BEGIN
+    -- Between two milestones lie about a thousand.  What was deleted is older than the oldest that is left, so it is not walked again, which
+    -- an old snapshot would make slow.
+    DELETE FROM bgw.run WHERE run.worker_id IS NULL AND run.finished_at >= milestones[surplus] AND run.finished_at < milestones[greatest(surplus - 25, 1)];
+    RETURN greatest(surplus - 26, 0);
+END;
+$$;
+COMMENT ON FUNCTION bgw.trim_one_shots() IS
+'Deletes runs of bgw_launch_sql beyond some 100,000, about 25,000 in one turn, found by the index of every thousandth.  Returns 0 if all that was found is deleted.';
 
 CREATE OR REPLACE FUNCTION bgw.trim() RETURNS void
 LANGUAGE sql
 AS $$
-    -- Only workers that have just run can have too many.
-    DELETE FROM bgw.run USING (
-        SELECT busy.worker_id, surplus.finished_at
-        FROM (SELECT DISTINCT recent.worker_id FROM bgw.run AS recent WHERE recent.finished_at > bgw.now() - interval '5 min') AS busy
-        CROSS JOIN LATERAL (SELECT older.finished_at FROM bgw.run AS older WHERE older.worker_id = busy.worker_id
-                            ORDER BY older.finished_at DESC OFFSET 1000 LIMIT 1) AS surplus) AS bound
-    WHERE run.worker_id = bound.worker_id AND run.finished_at <= bound.finished_at;
-    DELETE FROM bgw.run WHERE run.worker_id IS NULL AND run.finished_at <= (
-        SELECT older.finished_at FROM bgw.run AS older WHERE older.worker_id IS NULL ORDER BY older.finished_at DESC OFFSET 100000 LIMIT 1);
     -- A hundred schedules at a time, whichever: one turn stays short, however many there are.
     DELETE FROM bgw.tick USING (
         SELECT busy.schedule_id, surplus.due_at
@@ -48,7 +81,7 @@ AS $$
         WHERE forgotten.unregistered AND NOT EXISTS (SELECT FROM bgw.process WHERE process.worker_id = forgotten.id)
         FOR UPDATE SKIP LOCKED);
 $$;
-COMMENT ON FUNCTION bgw.trim() IS 'Deletes what is beyond the bounds: runs of a worker, due times of a schedule, log lines, signals without a process, unregistered workers.';
+COMMENT ON FUNCTION bgw.trim() IS 'Deletes what is beyond the bounds: due times of a schedule, log lines, signals without a process, unregistered workers.';
 
 CREATE OR REPLACE FUNCTION bgw.partition_by_day(parent text, key text, today date) RETURNS void
 LANGUAGE plpgsql

@@ -21,13 +21,13 @@ LANGUAGE plpgsql
 AS $$
 BEGIN
     -- Mostly nobody asked: say so after one look at an index.
-    IF NOT EXISTS (SELECT FROM bgw.process WHERE process.notify IS NOT NULL) THEN
+    IF events IS NULL OR NOT EXISTS (SELECT FROM bgw.process WHERE process.notify IS NOT NULL) THEN
         RETURN;
     END IF;
     PERFORM bgw.notify_launcher(process, 'started', pg_catalog.jsonb_build_object('pid', process.pid, 'os_pid', process.os_pid))
-    FROM pg_catalog.jsonb_to_recordset(events) AS event (kind text, handle bigint, run_id bigint)
+    FROM pg_catalog.jsonb_to_recordset(events) AS event (handle bigint, run_id bigint)
     JOIN bgw.process ON process.id = event.handle AND process.run_id = event.run_id
-    WHERE event.kind = 'started' AND process.notify IS NOT NULL;
+    WHERE process.notify IS NOT NULL;
 END;
 $$;
-COMMENT ON FUNCTION bgw.notify_starts(jsonb) IS 'The starts among the events of a report -> notifications to those who launched them.';
+COMMENT ON FUNCTION bgw.notify_starts(jsonb) IS 'The starts of a report -> notifications to those who launched them.';

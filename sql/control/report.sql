@@ -1,4 +1,4 @@
--- bgw.report: what happened on a node -> rows.  One batch, one statement per kind of event.
+-- bgw.report: what happened on a node -> rows.  One batch: a list of events of each kind.
 -- Called by src/catalog.ts together with bgw.take_orders, in one round trip.  Kinds of events: src/orders.ts.
 -- Keeps I2, I6: every event carries the run id of its attempt; one of an attempt that is settled changes nothing.
 -- Next: sql/control/settle_exits.sql, then sql/views/stat_activity.sql shows it.
@@ -8,47 +8,46 @@ LANGUAGE plpgsql
 AS $$
 DECLARE
     node bgw.node := bgw.check_node(report.node_id, report.epoch);
+    event record;
 BEGIN
     -- Only ends must survive a crash of the server.  A claim in this transaction need not wait for the disk: its commit
     -- record is written before any record of what the worker does, and resume_node ends a run whose claim was lost.
-    IF NOT events @? '$[*] ? (@.kind == "exited")' THEN
+    IF NOT events ? 'exited' THEN
         PERFORM pg_catalog.set_config('synchronous_commit', 'off', true);
     END IF;
-    IF pg_catalog.jsonb_array_length(events) = 0 THEN
+    IF events ? 'log' THEN
+        PERFORM bgw.log_events(node.name, events -> 'log');
+    END IF;
+    IF events = '{}' THEN
         RETURN;
     END IF;
-    PERFORM bgw.log_events(node.name, events);
-
-    UPDATE bgw.process SET status = 'started', started_at = bgw.now() - event.age * interval '1 ms', os_pid = event.os_pid
-    FROM pg_catalog.jsonb_to_recordset(events) AS event (kind text, handle bigint, run_id bigint, age double precision, os_pid integer)
-    WHERE event.kind = 'started' AND process.id = event.handle AND process.run_id = event.run_id;
-
-    -- The newest word about the session of each process.
-    UPDATE bgw.process SET pid = newest.pid, backend_start = newest.backend_start
-    FROM (SELECT DISTINCT ON (event.handle) event.handle, event.run_id, event.pid, event.backend_start
-          FROM ROWS FROM (pg_catalog.jsonb_to_recordset(events) AS (kind text, handle bigint, run_id bigint, pid integer, backend_start timestamptz)) WITH ORDINALITY
-               AS event (kind, handle, run_id, pid, backend_start, number)
-          WHERE event.kind = 'session' ORDER BY event.handle, event.number DESC) AS newest
-    WHERE process.id = newest.handle AND process.run_id = newest.run_id
-      AND process.pid IS DISTINCT FROM newest.pid;
-    PERFORM bgw.notify_starts(events);
-
-    INSERT INTO bgw.activity AS activity (process_id, state, query)
-    SELECT DISTINCT ON (event.handle) event.handle, event.state, event.query
-    FROM ROWS FROM (pg_catalog.jsonb_to_recordset(events) AS (kind text, handle bigint, run_id bigint, state text, query text)) WITH ORDINALITY
-         AS event (kind, handle, run_id, state, query, number)
-    JOIN bgw.process ON process.id = event.handle AND process.run_id = event.run_id
-    WHERE event.kind = 'activity' ORDER BY event.handle, event.number DESC
-    ON CONFLICT (process_id) DO UPDATE SET state = EXCLUDED.state, query = EXCLUDED.query, reported_at = pg_catalog.clock_timestamp();
-
-    DELETE FROM bgw.session USING pg_catalog.jsonb_to_recordset(events) AS event (kind text, pid integer)
-    WHERE event.kind = 'session_closed' AND session.pid = event.pid AND session.node_id = report.node_id;
-
-    PERFORM bgw.settle_exits(pg_catalog.jsonb_path_query_array(events, '$[*] ? (@.kind == "exited")'));
+    -- One by one: each is a look at a primary key, whatever the planner believes of the tables.
+    FOR event IN SELECT * FROM pg_catalog.jsonb_to_recordset(events -> 'started') AS told (handle bigint, run_id bigint, age double precision, os_pid integer) LOOP
+        UPDATE bgw.process SET status = 'started', started_at = bgw.now() - event.age * interval '1 ms', os_pid = event.os_pid
+        WHERE process.id = event.handle AND process.run_id = event.run_id;
+    END LOOP;
+    FOR event IN SELECT * FROM pg_catalog.jsonb_to_recordset(events -> 'session') AS told (handle bigint, run_id bigint, pid integer, backend_start timestamptz) LOOP
+        UPDATE bgw.process SET pid = event.pid, backend_start = event.backend_start
+        WHERE process.id = event.handle AND process.run_id = event.run_id AND process.pid IS DISTINCT FROM event.pid;
+    END LOOP;
+    PERFORM bgw.notify_starts(events -> 'started');
+    FOR event IN SELECT * FROM pg_catalog.jsonb_to_recordset(events -> 'activity') AS told (handle bigint, run_id bigint, state text, query text) LOOP
+        INSERT INTO bgw.activity AS activity (process_id, state, query)
+        SELECT process.id, event.state, event.query FROM bgw.process WHERE process.id = event.handle AND process.run_id = event.run_id
+        ON CONFLICT (process_id) DO UPDATE SET state = EXCLUDED.state, query = EXCLUDED.query, reported_at = pg_catalog.clock_timestamp();
+    END LOOP;
+    FOR event IN SELECT * FROM pg_catalog.jsonb_to_recordset(events -> 'session_closed') AS told (pid integer) LOOP
+        DELETE FROM bgw.session WHERE session.pid = event.pid AND session.node_id = report.node_id;
+    END LOOP;
+    FOR event IN SELECT * FROM pg_catalog.jsonb_to_recordset(events -> 'returned') AS told (handle bigint, run_id bigint) LOOP
+        UPDATE bgw.process SET run_id = NULL, node_id = NULL, epoch = NULL, claimed_at = NULL, restart_requested = false
+        WHERE process.id = event.handle AND process.run_id = event.run_id;
+    END LOOP;
+    PERFORM bgw.settle_exits(coalesce(events -> 'exited', '[]'));
 END;
 $$;
 COMMENT ON FUNCTION bgw.report(bigint, integer, jsonb) IS
-'What happened on a node since its last report: an array of events {kind, handle, run_id, age, ...} of the kinds started, session, activity,
+'What happened on a node since its last report: lists of events {handle, run_id, age, ...} by their kinds: started, session, activity, returned,
 exited, log, session_closed.  Errors: WK001 the node was fenced.';
 
 CREATE OR REPLACE FUNCTION bgw.log_events(node_name text, events jsonb) RETURNS void
@@ -59,10 +58,10 @@ BEGIN
     SELECT bgw.now() - event.age * interval '1 ms', node_name, event.handle, coalesce(process.name, event.name), coalesce(process.owner, bgw.current_owner()),
            event.severity, event.sqlstate, event.message, event.detail, event.hint, event.context
     FROM ROWS FROM (pg_catalog.jsonb_to_recordset(events)
-         AS (kind text, handle bigint, name text, age double precision, severity text, sqlstate text, message text, detail text, hint text, context text)) WITH ORDINALITY
-         AS event (kind, handle, name, age, severity, sqlstate, message, detail, hint, context, number)
+         AS (handle bigint, name text, age double precision, severity text, sqlstate text, message text, detail text, hint text, context text)) WITH ORDINALITY
+         AS event (handle, name, age, severity, sqlstate, message, detail, hint, context, number)
     LEFT JOIN bgw.process ON process.id = event.handle
-    WHERE event.kind = 'log' ORDER BY event.number;
+    ORDER BY event.number;
 END;
 $$;
-COMMENT ON FUNCTION bgw.log_events(text, jsonb) IS 'The log lines among the events of a report -> bgw.log.';
+COMMENT ON FUNCTION bgw.log_events(text, jsonb) IS 'The log lines of a report -> bgw.log.';

@@ -15,15 +15,15 @@ BEGIN
             SELECT coalesce(pg_catalog.jsonb_agg(pg_catalog.jsonb_build_object(
                 'id', worker.id::text, 'name', worker.name, 'database', placed.database, 'main_arg', worker.main_arg::text,
                 'command', worker.command, 'mode', worker.mode, 'library_name', worker.library_name, 'function_name', worker.function_name,
-                'flags', worker.flags, 'naptime', pg_catalog.date_part('epoch', placed.nap), 'timeout', pg_catalog.date_part('epoch', worker.timeout),
+                'flags', worker.flags, 'overrides', bgw.order_overrides(worker.owner, worker.settings), 'naptime', pg_catalog.date_part('epoch', placed.nap), 'timeout', pg_catalog.date_part('epoch', worker.timeout),
                 'startable', (worker.library_name IS NULL OR worker.library_name = ANY (libraries))
-                    AND (worker.naptime IS NULL) = (placed.nap IS NULL) AND NOT bgw.lacks_database(placed.database)) || bgw.order_overrides(worker.owner, worker.settings) ORDER BY worker.id), '[]')
+                    AND (worker.naptime IS NULL) = (placed.nap IS NULL) AND NOT bgw.lacks_database(placed.database)) ORDER BY worker.id), '[]')
             FROM bgw.worker CROSS JOIN LATERAL (SELECT bgw.database_of(worker.database, worker.owner, worker.settings) AS database, bgw.nap_of(worker, worker.settings) AS nap) AS placed
             WHERE worker.owner = bgw.current_owner() AND bgw.runs_on_standby(worker)));
 END;
 $$;
 COMMENT ON FUNCTION bgw.standby_workers(text[]) IS
-'The workers of this login that run on a standby and its settings: {workers: [{id, name, command, ..., startable, overrides?}], settings: [...]}.
+'The workers of this login that run on a standby and its settings: {workers: [{id, name, command, ..., startable, overrides}], settings: [...]}.
 libraries: those that the controller has loaded.  NULL: the server is no standby.';
 
 CREATE OR REPLACE FUNCTION bgw.standby_restart(worker_id bigint, exit_code integer, ran_ms double precision, INOUT failures integer, OUT wait_ms double precision)

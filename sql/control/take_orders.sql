@@ -2,44 +2,42 @@
 -- Called by src/catalog.ts together with bgw.report, in one round trip: the two are the whole protocol.
 -- Lock order: node, then process by handle.  Next: sql/control/claim_startable.sql, then src/controller.ts obeys.
 
-CREATE OR REPLACE FUNCTION bgw.take_orders(node_id bigint, epoch integer, room integer) RETURNS jsonb
+CREATE OR REPLACE FUNCTION bgw.take_orders(node_id bigint, epoch integer, room integer) RETURNS json
 LANGUAGE plpgsql
 AS $$
 DECLARE
     node bgw.node := bgw.check_node(take_orders.node_id, take_orders.epoch);
     all_settled boolean := bgw.fence_dead_nodes(take_orders.node_id);
-    orders jsonb;
+    signals jsonb;
+    leaves jsonb;
+    naps json := '[]';
+    starts json := '[]';
 BEGIN
     PERFORM pg_catalog.set_config('bgw.doorbell', 'off', true);  -- what is launched here is found below
     PERFORM bgw.keep_house();
     PERFORM bgw.tick_schedules();
     PERFORM bgw.note_schedules();
     PERFORM bgw.cover_databases();
-    orders := bgw.deliver_signals(node.id) || bgw.interrupt_databases(node.id);
+    signals := bgw.deliver_signals(node.id);
+    leaves := bgw.interrupt_databases(node.id);
     PERFORM bgw.settle_stopped();
     IF room >= 0 THEN
         -- Napping workers take no slot; 500 at a time keep one turn short.
-        orders := orders || bgw.claim_startable(node, false, 500) || bgw.claim_startable(node, true, room);
+        naps := bgw.claim_startable(node, false, 500);
+        starts := bgw.claim_startable(node, true, room);
     END IF;
-    RETURN pg_catalog.jsonb_build_object(
-        'orders', orders,
-        'settings', bgw.settings_for(orders),
+    RETURN pg_catalog.json_build_object(
+        'orders', pg_catalog.json_build_array(signals, leaves, naps, starts),
+        -- A node logs in as the owner of all that it runs.
+        'settings', CASE WHEN signals <> '[]' OR pg_catalog.json_array_length(naps) > 0 OR pg_catalog.json_array_length(starts) > 0
+                         THEN bgw.settings_of(node.login) END,
         'wake_ms', CASE WHEN all_settled THEN bgw.next_wakeup_ms() ELSE 100 END);
 END;
 $$;
 COMMENT ON FUNCTION bgw.take_orders(bigint, integer, integer) IS
-'Orders for a node: {orders: [{kind: start | signal | leave, handle, run_id, overrides?, ...}], settings: {owner: [...]}, wake_ms}.
+'Orders for a node: {orders: lists of {kind: start | signal | leave, handle, run_id, overrides, ...}, settings: those of its login, if there is an order that
+needs them, wake_ms}.
 room: how many more processes that take a slot it can start at once; negative: none at all, it is stopping.  Errors: WK001 the node was fenced.';
-
-CREATE OR REPLACE FUNCTION bgw.settings_for(orders jsonb) RETURNS jsonb
-LANGUAGE plpgsql STABLE
-AS $$
-BEGIN
-    RETURN (SELECT coalesce(pg_catalog.jsonb_object_agg(owners.owner, bgw.settings_of(owners.owner::oid)), '{}')
-            FROM (SELECT DISTINCT given.value ->> 'owner' AS owner FROM pg_catalog.jsonb_array_elements(orders) AS given WHERE given.value ? 'owner') AS owners);
-END;
-$$;
-COMMENT ON FUNCTION bgw.settings_for(jsonb) IS 'The settings of every owner that these orders name.';
 
 CREATE OR REPLACE FUNCTION bgw.next_wakeup_ms() RETURNS integer
 LANGUAGE plpgsql

@@ -7,7 +7,8 @@ CREATE OR REPLACE FUNCTION bgw.tick_schedules() RETURNS void
 LANGUAGE plpgsql
 AS $$
 DECLARE
-    due bigint[] := ARRAY(SELECT schedule_state.schedule_id FROM bgw.schedule_state WHERE schedule_state.starts_at <= bgw.now()
+    now timestamptz := bgw.now();  -- volatile: called in the condition it would keep the index from ending the search
+    due bigint[] := ARRAY(SELECT schedule_state.schedule_id FROM bgw.schedule_state WHERE schedule_state.starts_at <= now
                           ORDER BY schedule_state.starts_at LIMIT 500 FOR UPDATE SKIP LOCKED);
     each_due bigint;
 BEGIN
@@ -114,17 +115,15 @@ COMMENT ON FUNCTION bgw.launch_missed(bgw.schedule, timestamptz, integer) IS
 CREATE OR REPLACE FUNCTION bgw.record_tick(schedule bgw.schedule, due timestamptz, outcome text) RETURNS void
 LANGUAGE plpgsql
 AS $$
+DECLARE
+    handle bigint := CASE WHEN record_tick.outcome = 'launched' THEN pg_catalog.nextval('bgw.process_id_seq') END;
 BEGIN
-    INSERT INTO bgw.tick (schedule_id, due_at, outcome) VALUES (schedule.id, due, record_tick.outcome) ON CONFLICT DO NOTHING;
+    INSERT INTO bgw.tick (schedule_id, due_at, outcome, process_id) VALUES (schedule.id, due, record_tick.outcome, handle) ON CONFLICT DO NOTHING;
     IF NOT FOUND THEN
         RETURN;  -- The clock went back: this due time has had its turn.
     ELSIF record_tick.outcome = 'launched' THEN
-        WITH launched AS (
-            INSERT INTO bgw.process (worker_id, schedule_id, due_at, main_arg)
-            SELECT worker.id, schedule.id, due, coalesce(schedule.main_arg, worker.main_arg) FROM bgw.worker WHERE worker.id = schedule.worker_id
-            RETURNING process.id
-        )
-        UPDATE bgw.tick SET process_id = launched.id FROM launched WHERE tick.schedule_id = schedule.id AND tick.due_at = due;
+        INSERT INTO bgw.process (id, worker_id, schedule_id, due_at, main_arg) OVERRIDING SYSTEM VALUE
+        SELECT handle, worker.id, schedule.id, due, coalesce(schedule.main_arg, worker.main_arg) FROM bgw.worker WHERE worker.id = schedule.worker_id;
     ELSE
         UPDATE bgw.schedule_state SET coalesced = coalesced + (record_tick.outcome = 'coalesced')::integer, skipped = skipped + (record_tick.outcome = 'skipped')::integer,
             missed = missed + (record_tick.outcome = 'missed')::integer

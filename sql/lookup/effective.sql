@@ -2,11 +2,14 @@
 -- Reads tables, changes nothing.  Called by api/ and views/ for users and by control/ for nodes, so that both get the same answer.
 -- The value of a setting: given to bgw_launch, else to bgw_register, else to bgw_set_config, else the boot value.
 
-CREATE OR REPLACE FUNCTION bgw.settings_of(owner oid) RETURNS jsonb
+CREATE OR REPLACE FUNCTION bgw.settings_of(owner oid) RETURNS json
 LANGUAGE sql STABLE
 AS $$
-    SELECT coalesce(pg_catalog.jsonb_agg(bgw.setting_value(definition, NULL) ORDER BY definition.name), '[]')
-    FROM bgw.setting AS definition WHERE definition.owner = settings_of.owner
+    SELECT coalesce(pg_catalog.json_agg(given), '[]')
+    FROM (SELECT definition.name, definition.vartype, definition.unit, coalesce(definition.setting, definition.boot_val) AS setting,
+                 -- NULL in a row of before this column.
+                 coalesce(definition.shown, bgw.show_setting(definition.vartype, definition.unit, coalesce(definition.setting, definition.boot_val))) AS shown
+          FROM bgw.setting AS definition WHERE definition.owner = settings_of.owner ORDER BY definition.name) AS given
 $$;
 COMMENT ON FUNCTION bgw.settings_of(oid) IS 'The settings of one owner as nodes get them: name, type, value in the base unit, value as SHOW prints it.';
 
@@ -21,14 +24,14 @@ AS $$
 BEGIN
     -- Nearly always.  The settings of the owner are sent once for all orders, so an order carries only what differs.
     IF overrides IS NULL THEN
-        RETURN '{}';
+        RETURN NULL;
     END IF;
-    RETURN (SELECT pg_catalog.jsonb_build_object('overrides', coalesce(pg_catalog.jsonb_agg(bgw.setting_value(definition, order_overrides.overrides)), '[]'))
+    RETURN (SELECT pg_catalog.jsonb_agg(bgw.setting_value(definition, order_overrides.overrides))
             FROM pg_catalog.jsonb_object_keys(order_overrides.overrides) AS given (name)
             JOIN bgw.setting AS definition ON definition.owner = order_overrides.owner AND definition.name = given.name);
 END;
 $$;
-COMMENT ON FUNCTION bgw.order_overrides(oid, jsonb) IS 'What an order carries about settings: {overrides: [...]}, in the form of bgw.settings_of, or {}.';
+COMMENT ON FUNCTION bgw.order_overrides(oid, jsonb) IS 'The settings that a process has for itself, in the form of bgw.settings_of; NULL: none.';
 
 CREATE OR REPLACE FUNCTION bgw.setting_value(definition bgw.setting, overrides jsonb) RETURNS jsonb
 LANGUAGE plpgsql STABLE
@@ -116,6 +119,6 @@ $$;
 COMMENT ON FUNCTION bgw.is_interrupted(bgw.process, bgw.worker) IS 'Whether a worker has to stay away from its database for now.';
 
 CREATE OR REPLACE FUNCTION bgw.has_live_node() RETURNS boolean
-LANGUAGE sql
+LANGUAGE sql STABLE
 AS $$ SELECT EXISTS (SELECT FROM bgw.node WHERE NOT node.fenced AND node.lease_until > pg_catalog.clock_timestamp()) $$;
 COMMENT ON FUNCTION bgw.has_live_node() IS 'Whether any controller is alive, by its lease.';

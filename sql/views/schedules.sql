@@ -24,7 +24,7 @@ BEGIN
     RETURN CASE
         WHEN pg_catalog.pg_get_userbyid(schedule.owner) ~ '^unknown [(]OID=' THEN pg_catalog.format('role with OID %s does not exist', schedule.owner)
         WHEN worker.id IS NULL THEN 'its worker does not exist'
-        WHEN first_waiting IS NOT NULL THEN (SELECT bgw.obstacle(process, worker) FROM bgw.process WHERE process.id = first_waiting)
+        WHEN first_waiting IS NOT NULL THEN (SELECT obstacle FROM bgw.process CROSS JOIN LATERAL bgw.obstacle(process, worker) WHERE process.id = first_waiting)
         WHEN NOT schedule.active THEN 'bgw_resume'
         WHEN NOT worker.enabled THEN 'worker is not enabled'
         WHEN state.error IS NOT NULL THEN state.error

@@ -10,8 +10,9 @@ AS $$
            CASE WHEN held.pid IS NOT NULL THEN NULL
                 WHEN worker.mode = 'atomic' THEN 'the end of recovery: mode "atomic" writes'
                 ELSE pg_catalog.format('a controller on this standby that logs in as "%s", or the restart time', pg_catalog.pg_get_userbyid(worker.owner)) END,
-           bgw.own_settings(worker.owner, worker.name, worker.library_name, worker.settings)
+           own.settings
     FROM bgw.worker
+    CROSS JOIN LATERAL bgw.own_settings(worker.owner, worker.name, worker.library_name, worker.settings) AS own (settings)
     LEFT JOIN pg_catalog.pg_locks AS held ON held.locktype = 'advisory' AND held.granted AND held.objsubid = 1
         AND held.database = (SELECT oid FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database())
         AND (held.classid::bigint << 32) + held.objid::bigint = bgw.standby_key(worker.id)

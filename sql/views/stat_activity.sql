@@ -11,22 +11,23 @@ LANGUAGE sql STABLE
 AS $$
     SELECT process.pid, process.backend_start,
            CASE WHEN process.run_id IS NOT NULL AND activity.process_id IS NOT NULL
-                THEN pg_catalog.jsonb_strip_nulls(pg_catalog.jsonb_build_object('state', activity.state, 'query', activity.query)) ELSE '{}' END,
+                THEN pg_catalog.jsonb_strip_nulls(pg_catalog.jsonb_build_object('state', activity.state, 'query', activity.query)) END,
            process.id, process.name, process.status, node.name, process.os_pid, process.restarts,
            process.last_exit_code, process.last_sqlstate, process.last_error, process.next_start,
-           CASE WHEN process.run_id IS NULL THEN bgw.obstacle(process, worker) END,
-           bgw.own_settings(process.owner, process.name, worker.library_name, bgw.overrides(worker.settings, process.settings)), process.failures, NULL,
-           process.worker_set, process.key
+           obstacle, own.settings, process.failures, NULL, process.worker_set, process.key
     FROM bgw.process LEFT JOIN bgw.worker ON worker.id = process.worker_id
     LEFT JOIN bgw.node ON node.id = process.node_id
     LEFT JOIN bgw.read_activity() AS activity ON activity.process_id = process.id
+    CROSS JOIN LATERAL bgw.obstacle(process, worker)
+    CROSS JOIN LATERAL bgw.own_settings(process.owner, process.name, worker.library_name, bgw.overrides(worker.settings, process.settings)) AS own (settings)
   UNION ALL
-    SELECT NULL, NULL, '{}', NULL, worker.name, 'stopped', last_run.node, NULL, 0,
+    SELECT NULL, NULL, NULL, NULL, worker.name, 'stopped', last_run.node, NULL, 0,
            last_run.exit_code, last_run.sqlstate, bgw.error_text(last_run.exit_code, last_run.message, last_run.detail, last_run.hint, last_run.context),
            NULL, CASE WHEN NOT worker.enabled THEN 'worker is not enabled' ELSE 'a launch' || coalesce(': it gave up after ' || last_run.gave_up, '') END,
-           bgw.own_settings(worker.owner, worker.name, worker.library_name, worker.settings), 0, last_run.gave_up, NULL, NULL
+           own.settings, 0, last_run.gave_up, NULL, NULL
     FROM bgw.worker
     LEFT JOIN LATERAL (SELECT * FROM bgw.run WHERE run.worker_id = worker.id ORDER BY run.finished_at DESC LIMIT 1) AS last_run ON true
+    CROSS JOIN LATERAL bgw.own_settings(worker.owner, worker.name, worker.library_name, worker.settings) AS own (settings)
     WHERE NOT worker.unregistered AND NOT EXISTS (SELECT FROM bgw.process WHERE process.worker_id = worker.id)
 $$;
 COMMENT ON FUNCTION bgw.stat_workers() IS 'The part of bgw_stat_activity that core lacks, as the reader may see it.';
@@ -43,46 +44,66 @@ END;
 $$;
 COMMENT ON FUNCTION bgw.read_activity() IS 'What TypeScript workers say they are doing, as the reader may see it; nothing on a standby.';
 
-CREATE OR REPLACE FUNCTION bgw.obstacle(process bgw.process, worker bgw.worker) RETURNS text
-LANGUAGE plpgsql STABLE
+-- These two return rows so that their text becomes part of the query that reads them: what is the same for all workers is looked
+-- up once, not for each of them.
+
+CREATE OR REPLACE FUNCTION bgw.obstacle(process bgw.process, worker bgw.worker) RETURNS SETOF text
+LANGUAGE sql STABLE
 AS $$
-DECLARE
-    overrides jsonb := bgw.overrides(worker.settings, process.settings);
-    database text := bgw.database_of_process(process, worker);
-BEGIN
     -- In the order of the conditions in claim_startable.
-    RETURN CASE
+    SELECT CASE
+        WHEN process.run_id IS NOT NULL THEN NULL
         WHEN process.stop_requested_at IS NOT NULL THEN 'termination'
-        WHEN pg_catalog.pg_get_userbyid(process.owner) ~ '^unknown [(]OID=' THEN pg_catalog.format('role with OID %s does not exist', process.owner)
-        WHEN NOT EXISTS (SELECT FROM bgw.login WHERE login.owner = process.owner) THEN pg_catalog.format('there is no login for role "%s"', pg_catalog.pg_get_userbyid(process.owner))
+        WHEN process.owner NOT IN (SELECT oid FROM pg_catalog.pg_roles) THEN pg_catalog.format('role with OID %s does not exist', process.owner)
+        WHEN process.owner NOT IN (SELECT login.owner FROM bgw.login) THEN pg_catalog.format('there is no login for role "%s"', pg_catalog.pg_get_userbyid(process.owner))
         WHEN NOT coalesce(worker.enabled, true) THEN 'worker is not enabled'
-        WHEN bgw.lacks_database(database) THEN pg_catalog.format('database "%s" does not exist or accepts no connections', database)
-        WHEN worker.naptime IS NOT NULL AND bgw.nap_of(worker, overrides) IS NULL THEN pg_catalog.format(
-            CASE WHEN EXISTS (SELECT FROM bgw.setting WHERE setting.owner = worker.owner AND pg_catalog.lower(setting.name) = pg_catalog.lower(worker.naptime))
+        WHEN coalesce(worker.database, process.database) IS NOT NULL AND bgw.lacks_database(bgw.database_of_process(process, worker))
+            THEN pg_catalog.format('database "%s" does not exist or accepts no connections', bgw.database_of_process(process, worker))
+        WHEN worker.naptime ~ '^[A-Za-z_]' AND bgw.nap_of(worker, bgw.overrides(worker.settings, process.settings)) IS NULL THEN pg_catalog.format(
+            CASE WHEN (worker.owner, pg_catalog.lower(worker.naptime)) IN (SELECT setting.owner, pg_catalog.lower(setting.name) FROM bgw.setting)
                  THEN 'configuration parameter "%s" is not an interval' ELSE 'configuration parameter "%s" does not exist' END, worker.naptime)
-        WHEN bgw.is_interrupted(process, worker) THEN pg_catalog.format('the end of the interruption of database "%s"', database)
-        WHEN process.one_at_a_time AND EXISTS (SELECT FROM bgw.process AS earlier WHERE earlier.schedule_id = process.schedule_id AND earlier.id < process.id)
+        WHEN 'interruptible' = ANY (worker.flags) AND bgw.is_interrupted(process, worker)
+            THEN pg_catalog.format('the end of the interruption of database "%s"', bgw.database_of_process(process, worker))
+        WHEN process.one_at_a_time AND process.id NOT IN (SELECT min(here.id) FROM bgw.process AS here WHERE here.schedule_id IS NOT NULL GROUP BY here.schedule_id)
             THEN 'an earlier run of its schedule'
-        WHEN process.next_start > bgw.now() THEN 'restart time'
-        WHEN NOT bgw.has_live_node() THEN 'a controller: none is running'
-        WHEN NOT EXISTS (SELECT FROM bgw.node WHERE node.login = process.owner AND NOT node.fenced) THEN pg_catalog.format('a controller that logs in as "%s"', pg_catalog.pg_get_userbyid(process.owner))
-        WHEN worker.library_name IS NOT NULL AND NOT EXISTS (SELECT FROM bgw.node WHERE worker.library_name = ANY (node.libraries) AND NOT node.fenced)
+        WHEN process.next_start IS NOT NULL AND bgw.is_ahead(process.next_start) THEN 'restart time'
+        WHEN NOT (SELECT bgw.has_live_node()) THEN 'a controller: none is running'
+        WHEN process.owner NOT IN (SELECT node.login FROM bgw.node WHERE NOT node.fenced) THEN pg_catalog.format('a controller that logs in as "%s"', pg_catalog.pg_get_userbyid(process.owner))
+        WHEN worker.library_name IS NOT NULL AND worker.library_name NOT IN (SELECT pg_catalog.unnest(node.libraries) FROM bgw.node WHERE NOT node.fenced)
             THEN pg_catalog.format('a controller with the library "%s"', worker.library_name)
         WHEN process.takes_slot THEN pg_catalog.format('a free slot: max_worker_processes is %s', (SELECT sum(node.max_worker_processes) FROM bgw.node WHERE NOT node.fenced))
         ELSE 'its turn'
-    END;
-END;
+    END
 $$;
-COMMENT ON FUNCTION bgw.obstacle(bgw.process, bgw.worker) IS 'Why a process that waits is not started.';
+COMMENT ON FUNCTION bgw.obstacle(bgw.process, bgw.worker) IS 'Why a process is not started; one row, NULL if it is.';
 
-CREATE OR REPLACE FUNCTION bgw.own_settings(owner oid, name text, library_name text, overrides jsonb) RETURNS jsonb
+CREATE OR REPLACE FUNCTION bgw.is_ahead(moment timestamptz) RETURNS boolean
+LANGUAGE plpgsql STABLE
+AS $$ BEGIN RETURN moment > bgw.now(); END $$;
+COMMENT ON FUNCTION bgw.is_ahead(timestamptz) IS 'Whether a moment is still to come.  Stable, where bgw.now is volatile: the text of bgw.obstacle would not become part of its reader otherwise.';
+
+CREATE OR REPLACE FUNCTION bgw.own_settings(owner oid, name text, library_name text, overrides jsonb) RETURNS SETOF jsonb
 LANGUAGE sql STABLE
 AS $$
-    SELECT pg_catalog.jsonb_object_agg(definition.name, bgw.show_setting(definition.vartype, definition.unit, bgw.value_of(definition, overrides)))
-    FROM bgw.setting AS definition WHERE definition.owner = own_settings.owner
-      AND (pg_catalog.split_part(definition.name, '.', 1) IN (own_settings.name, own_settings.library_name) OR overrides ? definition.name)
+    SELECT CASE
+        WHEN overrides IS NOT NULL
+          OR (owner, name) IN (SELECT setting.owner, pg_catalog.split_part(setting.name, '.', 1) FROM bgw.setting)
+          OR (owner, library_name) IN (SELECT setting.owner, pg_catalog.split_part(setting.name, '.', 1) FROM bgw.setting)
+        THEN bgw.show_own_settings(owner, name, library_name, overrides)
+    END
 $$;
-COMMENT ON FUNCTION bgw.own_settings(oid, text, text, jsonb) IS 'Settings whose prefix is the name of the worker or of its library, and those that it has for itself, as SHOW prints them.';
+COMMENT ON FUNCTION bgw.own_settings(oid, text, text, jsonb) IS 'Settings whose prefix is the name of the worker or of its library, and those that it has for itself, as SHOW prints them, if any are; one row.';
+
+CREATE OR REPLACE FUNCTION bgw.show_own_settings(owner oid, name text, library_name text, overrides jsonb) RETURNS jsonb
+LANGUAGE plpgsql STABLE
+AS $$
+BEGIN
+    RETURN (SELECT pg_catalog.jsonb_object_agg(definition.name, bgw.show_setting(definition.vartype, definition.unit, bgw.value_of(definition, overrides)))
+            FROM bgw.setting AS definition WHERE definition.owner = show_own_settings.owner
+              AND (pg_catalog.split_part(definition.name, '.', 1) IN (show_own_settings.name, show_own_settings.library_name) OR overrides ? definition.name));
+END;
+$$;
+COMMENT ON FUNCTION bgw.show_own_settings(oid, text, text, jsonb) IS 'What bgw.own_settings returns where there are any.';
 
 CREATE OR REPLACE VIEW public.bgw_stat_activity AS
     SELECT live.*, worker.handle, worker.name, worker.status, worker.node, worker.os_pid, worker.restarts, worker.last_exit_code,
@@ -90,7 +111,9 @@ CREATE OR REPLACE VIEW public.bgw_stat_activity AS
            worker.worker_set, worker.key, worker.failures, worker.gave_up
     FROM bgw.stat_workers() AS worker
     LEFT JOIN pg_catalog.pg_stat_activity AS activity ON activity.pid = worker.pid AND activity.backend_start = worker.backend_start
-    CROSS JOIN LATERAL pg_catalog.jsonb_populate_record(activity, CASE WHEN activity.pid IS NULL THEN worker.reported ELSE '{}' END) AS live;
+    CROSS JOIN LATERAL (
+        SELECT (merged.row).* FROM (SELECT CASE WHEN activity.pid IS NULL AND worker.reported IS NOT NULL
+                                                THEN pg_catalog.jsonb_populate_record(activity, worker.reported) ELSE activity END AS row OFFSET 0) AS merged) AS live;
 COMMENT ON VIEW public.bgw_stat_activity IS
 'Every registered worker, running or not.  First all columns of the server''s pg_stat_activity, live while the worker holds a session; then
   handle          of the process; NULL: not launched

@@ -11,8 +11,6 @@ import type { SessionRegistry } from '../sessions/session.ts';
 
 export interface Host {
   readonly order: StartOrder;
-  /** Whether it counts against max_worker_processes. */
-  readonly takesSlot: boolean;
   /** Resolves when the process has ended and its backends are gone. Never rejects. */
   readonly ended: Promise<Exit>;
   signal(order: Pick<SignalOrder, 'signal'> & Partial<SignalOrder>): void;

@@ -26,7 +26,6 @@ export interface ProcessHostOptions {
 
 export class ProcessHost implements Host {
   readonly order: StartOrder;
-  readonly takesSlot = true;
   readonly ended: Promise<Exit>;
   readonly #options: ProcessHostOptions;
   readonly #context: HostContext;

@@ -2,12 +2,15 @@
  * Every process that runs on this node: obeys orders, and reports each end exactly once.
  * PostgreSQL counterpart: BackgroundWorkerList in the postmaster.
  */
+import type { Clock } from '../clock.ts';
 import type { EventQueue } from '../events.ts';
 import type { Observe } from '../observation.ts';
 import type { Claim, Exit, SignalOrder, StartOrder } from '../orders.ts';
+import { Backlog } from './backlog.ts';
 import type { Host } from './host.ts';
 
 export interface RosterOptions {
+  clock: Clock;
   events: EventQueue;
   observe: Observe;
   maxWorkerProcesses: number;
@@ -19,27 +22,33 @@ export class Roster {
   readonly #options: RosterOptions;
   /** By run id: a restarted process is another attempt. */
   readonly #hosts = new Map<string, Host>();
+  readonly #backlog: Backlog;
+  /** Slots that are taken. */
+  #taken = 0;
   #interrupted = false;
   #silent = false;
 
   constructor(options: RosterOptions) {
     this.#options = options;
+    this.#backlog = new Backlog(options.clock, ({ handle, run_id }) => {
+      if (!this.#silent) options.events.push({ kind: 'returned', handle, run_id });
+    });
   }
 
-  /** How many more processes that take a slot can start now. */
+  /** How many more processes that take a slot can start now, or as soon as slots are free again. */
   room(): number {
-    const used = [...this.#hosts.values()].filter((host) => host.takesSlot).length;
-    return Math.max(0, this.#options.maxWorkerProcesses - used);
+    return Math.max(0, this.#options.maxWorkerProcesses - this.#taken) + this.#backlog.allowance();
   }
 
-  /** Run ids that are running here. */
+  /** Run ids that are running here, or about to. */
   runIds(): string[] {
-    return [...this.#hosts.keys()];
+    return [...this.#hosts.keys(), ...this.#backlog.runIds()];
   }
 
   obey(order: StartOrder | SignalOrder): void {
-    if (order.kind === 'start') this.#start(order);
-    else this.#signal(order);
+    if (order.kind === 'signal') this.#signal(order);
+    else if (takesSlot(order) && this.#taken >= this.#options.maxWorkerProcesses) this.#backlog.push(order);
+    else this.#start(order);
   }
 
   /** What runs without a claim goes by the names of its claim from now on, if it gets one; else it is not to run here. */
@@ -60,6 +69,7 @@ export class Roster {
 
   /** Ends every run but these. */
   keep(runIds: readonly string[]): void {
+    this.#backlog.giveBackIf((order) => !runIds.includes(order.run_id));
     for (const [runId, host] of this.#hosts) if (!runIds.includes(runId)) host.signal({ signal: 'SIGTERM' });
   }
 
@@ -67,6 +77,7 @@ export class Roster {
   async stopAll({ silent }: { silent: boolean }): Promise<void> {
     this.#interrupted = true;
     this.#silent = silent;
+    this.#backlog.giveBackIf(() => true);
     const hosts = [...this.#hosts.values()];
     for (const host of hosts) host.signal({ signal: 'SIGTERM' });
     await Promise.all(hosts.map((host) => host.ended));
@@ -78,10 +89,19 @@ export class Roster {
   #start(order: StartOrder): void {
     const host = this.#options.createHost(order);
     this.#hosts.set(order.run_id, host);
+    if (takesSlot(order)) this.#taken += 1;
     void host.ended.then((exit) => {
       this.#hosts.delete(order.run_id);
       this.#report(order, exit);
+      if (takesSlot(order)) this.#freeSlot();
     });
+  }
+
+  #freeSlot(): void {
+    this.#taken -= 1;
+    this.#backlog.countEnd();
+    const next = this.#backlog.shift();
+    if (next) this.#start(next);
   }
 
   #report({ handle, run_id, name }: StartOrder, exit: Exit): void {
@@ -92,6 +112,8 @@ export class Roster {
   }
 
   #signal(order: SignalOrder): void {
+    // One that has not started waits again, for whatever was asked of it: its end, or new settings.
+    if (this.#backlog.giveBackIf(({ run_id }) => run_id === order.run_id)) return;
     const host = this.#hosts.get(order.run_id);
     if (!host) return;
     this.#options.observe({
@@ -102,4 +124,9 @@ export class Roster {
     });
     host.signal(order);
   }
+}
+
+/** Whether it counts against max_worker_processes: a SQL worker with a nap time costs nothing between two runs. */
+function takesSlot({ naptime }: StartOrder): boolean {
+  return naptime === null;
 }

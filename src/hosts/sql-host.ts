@@ -10,7 +10,8 @@ import type { Exit, SettingValue, SignalOrder, StartOrder } from '../orders.ts';
 import { endStatement } from '../sessions/cancel.ts';
 import type { Pool } from '../sessions/pool.ts';
 import { runAtomic, runSession, type RunResult } from '../sessions/run.ts';
-import type { OnNotice, Session } from '../sessions/session.ts';
+import type { Session } from '../sessions/session.ts';
+import type { OnNotice } from '../sessions/wire.ts';
 import { administratorCommand, type Host, type HostContext } from './host.ts';
 
 /** A first run that is shorter is not shown with its session: its end is reported in the same batch. */
@@ -20,7 +21,6 @@ const LATER_SHOWN_AFTER = 100;
 
 export class SqlHost implements Host {
   readonly order: StartOrder;
-  readonly takesSlot: boolean;
   readonly ended: Promise<Exit>;
   readonly #context: HostContext;
   readonly #pool: Pool;
@@ -37,7 +37,6 @@ export class SqlHost implements Host {
 
   constructor(order: StartOrder, pool: Pool, context: HostContext) {
     this.order = order;
-    this.takesSlot = order.naptime === null;
     this.#context = context;
     this.#pool = pool;
     this.#settings = order.settings;
@@ -93,7 +92,7 @@ export class SqlHost implements Host {
     const { clock } = this.#context;
     for (let attempt = 0; !this.#stop.signal.aborted; attempt += 1) {
       try {
-        const session = await this.#pool.acquire(this.order.database);
+        const session = await this.#pool.acquire(this.order.database, { isUrgent: this.#naptime === null });
         if (!this.#stop.signal.aborted) return session;
         void this.#pool.release(session);
       } catch (error) {
@@ -108,6 +107,7 @@ export class SqlHost implements Host {
     const hide = this.#show(session);
     const limit = this.#limit(session);
     const run = this.order.mode === 'atomic' ? runAtomic : runSession;
+    const startedAt = this.#context.clock.monotonic();
     const running = run(session, {
       order: this.order,
       command: this.#command,
@@ -117,13 +117,14 @@ export class SqlHost implements Host {
     });
     limit.start(running);
     const result = await running;
+    const ranMs = this.#context.clock.monotonic() - startedAt;
     this.#running = undefined;
     const expired = await limit.stop();
     // An error has rolled back, and its backend is idle or gone, before anybody hears of it.
     const released = this.#pool.release(session);
     if (result.error) await released;
     hide();
-    return this.#exitOf(result, expired, session);
+    return { ...this.#exitOf(result, expired, session), ran_ms: ranMs };
   }
 
   /** Reports the session that the process holds; returns what takes it back. */
@@ -203,7 +204,7 @@ export class SqlHost implements Host {
     if (severity === 'LOG' && routine?.startsWith('exec_') && routine !== 'exec_stmt_raise') return; // log_statement, log_duration
     const error = {
       severity: 'LOG',
-      message: message ?? '',
+      message,
       code: code === '00000' ? undefined : code,
       detail,
       hint,
@@ -211,7 +212,7 @@ export class SqlHost implements Host {
     };
     this.#context.observe({
       kind: 'worker_said',
-      severity: (severity ?? 'LOG') as Severity,
+      severity: severity as Severity,
       handle: this.order.handle,
       name: this.order.name,
       error,

@@ -1,7 +1,8 @@
 /**
  * Sessions for SQL workers: a pool per database, all of the owner that this node logs in as (identity mode self).
- * Grows by need, not by demand: beyond its first two sessions it opens another only when none has come back for a
- * while, so that a thousand short runs at once share a few sessions and a long one delays only itself.
+ * Grows by need, not by demand: beyond its first two sessions it opens another when none has come back for a while, so
+ * that a thousand naps that end at once share a few sessions and a long run delays only itself; and when one-shots have
+ * been waiting all that while, so that they share the waits for the disk.
  */
 import type { ClientConfig } from 'pg';
 import type { Clock } from '../clock.ts';
@@ -17,7 +18,7 @@ export interface PoolOptions {
   clock: Clock;
 }
 
-/** Waited for by as many as there are sessions: a run of that length is worth a connection of its own. */
+/** Milliseconds: a run of that length is worth a connection of its own. */
 const STALLED_AFTER = 10;
 /** Below this many sessions the pool does not wait for one to come back. */
 const EAGER = 2;
@@ -28,6 +29,7 @@ const DEFAULT_TEMPLATE = 'template1';
 
 interface Waiting {
   database: string;
+  isUrgent: boolean;
   resolve: (session: Session) => void;
   reject: (error: unknown) => void;
 }
@@ -42,6 +44,8 @@ export class Pool {
   readonly #idle = new Map<string, Idle[]>();
   readonly #sessions = new Set<Session>();
   readonly #waiting: Waiting[] = [];
+  /** How many of those who wait are urgent. */
+  #urgent = 0;
   #opening = 0;
   #growTimer: NodeJS.Timeout | undefined;
   #closing = false;
@@ -52,12 +56,13 @@ export class Pool {
     this.#options = options;
   }
 
-  /** A session of that database, when there is one; in order of asking. */
-  async acquire(database: string): Promise<Session> {
+  /** A session of that database, when there is one; in order of asking.  `isUrgent`: more of them are opened for it. */
+  async acquire(database: string, { isUrgent }: { isUrgent: boolean }): Promise<Session> {
     const session = this.#takeIdle(database);
     if (session) return session;
     return new Promise((resolve, reject) => {
-      this.#waiting.push({ database, resolve, reject });
+      this.#waiting.push({ database, isUrgent, resolve, reject });
+      if (isUrgent) this.#urgent += 1;
       this.#grow();
     });
   }
@@ -68,10 +73,10 @@ export class Pool {
       await this.#discard(session);
       return;
     }
-    const next = this.#waiting.findIndex((waiting) => waiting.database === session.database);
-    if (next >= 0) {
-      this.#waiting.splice(next, 1)[0]?.resolve(session);
-      this.#restartGrowTimer();
+    const next = this.#takeWaiting(session.database);
+    if (next) {
+      next.resolve(session);
+      if (this.#urgent === 0) this.#restartGrowTimer();
     } else if (this.#waiting.length > 0 || this.#closing || session.database === DEFAULT_TEMPLATE) {
       await this.#discard(session);
     } else {
@@ -84,6 +89,7 @@ export class Pool {
     this.#closing = true;
     clearTimeout(this.#growTimer);
     for (const waiting of this.#waiting.splice(0)) waiting.reject(reason);
+    this.#urgent = 0;
     const idle = [...this.#idle.values()].flat();
     this.#idle.clear();
     await Promise.all(idle.map(({ session, timer }) => (clearTimeout(timer), this.#discard(session))));
@@ -107,6 +113,15 @@ export class Pool {
   #configOf(database: string): ClientConfig {
     const { connection, server } = this.#options;
     return { ...workerConnection(connection, server.serverVersion), database, application_name: 'bgw worker' };
+  }
+
+  /** The one who has been waiting longest for a session of that database. */
+  #takeWaiting(database: string): Waiting | undefined {
+    const index = this.#waiting.findIndex((waiting) => waiting.database === database);
+    if (index < 0) return undefined;
+    const [waiting] = this.#waiting.splice(index, 1);
+    if (waiting?.isUrgent) this.#urgent -= 1;
+    return waiting;
   }
 
   #takeIdle(database: string): Session | undefined {
@@ -138,11 +153,12 @@ export class Pool {
   #grow(): void {
     if (this.#waiting.length <= this.#opening) return;
     if (this.#size() < Math.min(EAGER, this.#options.limit)) void this.#open();
-    else this.#restartGrowTimer();
+    else if (this.#growTimer === undefined) this.#restartGrowTimer();
   }
 
   #restartGrowTimer(): void {
     clearTimeout(this.#growTimer);
+    this.#growTimer = undefined;
     if (this.#waiting.length === 0 || this.#closing) return;
     this.#growTimer = setTimeout(() => {
       const isFull = this.#size() >= this.#options.limit;
@@ -173,14 +189,13 @@ export class Pool {
       this.#handOver(session);
     } catch (error) {
       this.#opening -= 1;
-      const index = this.#waiting.findIndex((waiting) => waiting.database === database);
-      if (index >= 0) this.#waiting.splice(index, 1)[0]?.reject(error);
+      this.#takeWaiting(database)?.reject(error);
     }
   }
 
   #handOver(session: Session): void {
-    const index = this.#waiting.findIndex((waiting) => waiting.database === session.database);
-    if (index >= 0) this.#waiting.splice(index, 1)[0]?.resolve(session);
+    const next = this.#takeWaiting(session.database);
+    if (next) next.resolve(session);
     else if (this.#closing) void this.#discard(session);
     else this.#keepIdle(session);
     this.#grow();

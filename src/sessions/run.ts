@@ -5,8 +5,8 @@
 import { BgwError } from '../errors.ts';
 import { splitStatements } from '../sql-statements.ts';
 import type { SettingValue, StartOrder } from '../orders.ts';
-import type { OnNotice, Session } from './session.ts';
-import type { StatementResult } from './statement.ts';
+import type { Bracketed, Session } from './session.ts';
+import type { OnNotice, Reply } from './wire.ts';
 
 export interface Run {
   order: StartOrder;
@@ -17,70 +17,81 @@ export interface Run {
   final: boolean;
 }
 
-export type RunResult = StatementResult;
-
-const SET_ALL = 'SELECT pg_catalog.count(pg_catalog.set_config(key, value, false)) FROM pg_catalog.json_each_text($1)';
+export type RunResult = Pick<Reply, 'commandTag' | 'rows' | 'error'>;
 
 export async function runSession(session: Session, run: Run): Promise<RunResult> {
-  try {
-    await session.ask(SET_ALL, [configuration(run)]);
-  } catch (error) {
-    return failed(error);
-  }
-  return session.run(run.command, run.onNotice);
+  const replies = await session.run(bracketed(run), { isLast: true });
+  return resultOf(replies);
 }
 
 export async function runAtomic(session: Session, run: Run): Promise<RunResult> {
   const { handle, run_id } = run.order;
-  try {
-    refuseTransactionEnd(run.command);
-    await session.ask(SET_ALL, [configuration(run)]);
-    await session.ask('BEGIN');
-    const transaction = await session.ask('SELECT pg_catalog.txid_current()');
-    const result = await session.run(run.command, run.onNotice);
-    if (result.error) return result;
-    await session.ask('SELECT bgw.complete_run($1, $2, $3, $4, $5, $6)', [
-      handle,
-      run_id,
-      transaction,
-      run.final,
-      result.commandTag,
-      result.rows,
-    ]);
-    await session.ask('COMMIT');
-    return result;
-  } catch (error) {
-    return failed(error);
-  }
+  const refused = transactionEnd(run.command);
+  if (refused) return { commandTag: undefined, rows: undefined, error: refused };
+  const { before, ...rest } = bracketed(run);
+  const begin = { text: 'BEGIN; SELECT pg_catalog.txid_current()', valued: true };
+  const replies = await session.run({ before: [...before, begin], ...rest }, { isLast: false });
+  const result = resultOf(replies);
+  if (result.error) return result;
+  const { commandTag, rows } = result;
+  const values = [handle, run_id, replies.at(-2)?.value, run.final, commandTag && literal(commandTag), rows];
+  const complete = `SELECT bgw.complete_run(${values.map((value) => value ?? 'NULL').join(', ')})`;
+  const error = (await session.finish([{ text: complete }, { text: 'COMMIT' }])).find((reply) => reply.error)?.error;
+  return { commandTag, rows, error };
 }
 
 const ENDS_TRANSACTION = /^(commit|end|abort|rollback(?!\s+(work\s+|transaction\s+)?to\b)|prepare\s+transaction)\b/i;
+/** Spares most commands the splitting. */
+const MAY_END_TRANSACTION = /\b(commit|end|abort|rollback|prepare)\b/i;
 
-/** What ended the transaction by itself would have committed before complete_run could refuse it. */
-function refuseTransactionEnd(command: string): void {
+/** The error of a command that ends the transaction: it would have committed before complete_run could refuse it. */
+function transactionEnd(command: string): BgwError | undefined {
   // The body of a function, where END is no command.
-  if (/\bbegin\s+atomic\b/i.test(command)) return;
+  if (!MAY_END_TRANSACTION.test(command) || /\bbegin\s+atomic\b/i.test(command)) return undefined;
   const end = splitStatements(command).find(({ text }) => ENDS_TRANSACTION.test(text));
-  if (!end) return;
-  throw new BgwError('2D000', {
+  if (!end) return undefined;
+  return new BgwError('2D000', {
     message: 'the command of an atomic run would end its transaction',
     detail: `Line ${end.line}: ${end.text.slice(0, 60)}`,
     hint: 'Use mode "session" for commands that commit or roll back by themselves.',
   });
 }
 
-function configuration({ order, settings }: Run): string {
-  const values: Record<string, string> = {
+/** The settings of the worker and the names of the run, and then its command. */
+function bracketed({ order, settings, command, onNotice }: Run): Bracketed {
+  const names = JSON.stringify({
     application_name: `bgworker: ${order.name}`,
     'bgw.worker_name': order.name,
     'bgw.handle': order.handle,
     'bgw.run_id': order.run_id,
     'bgw.main_arg': order.main_arg ?? '',
-  };
-  for (const { name, shown } of settings) values[name] = shown;
-  return JSON.stringify(values);
+  });
+  const configuration = configurationOf(settings);
+  const values = `${configuration}${names.slice(1)}`;
+  const text = `SELECT pg_catalog.count(pg_catalog.set_config(key, value, false)) FROM pg_catalog.json_each_text(${literal(values)})`;
+  return { before: [{ text }], configuration, command: { text: command, onNotice } };
 }
 
-function failed(error: unknown): RunResult {
-  return { commandTag: undefined, rows: undefined, error: error instanceof Error ? error : new Error(String(error)) };
+/** By the list that orders of one batch share. */
+const configurations = new WeakMap<readonly SettingValue[], string>();
+
+/** The beginning of a JSON object. */
+function configurationOf(settings: readonly SettingValue[]): string {
+  let text = configurations.get(settings);
+  if (text === undefined) {
+    text = `{${settings.map(({ name, shown }) => `${JSON.stringify(name)}:${JSON.stringify(shown)},`).join('')}`;
+    configurations.set(settings, text);
+  }
+  return text;
+}
+
+/** Whatever standard_conforming_strings is in that session. */
+function literal(text: string): string {
+  return `E'${text.replaceAll(/['\\]/g, '$&$&')}'`;
+}
+
+/** The first error ends a run. */
+function resultOf(replies: readonly Reply[]): RunResult {
+  const { commandTag, rows } = replies.at(-1) ?? {};
+  return { commandTag, rows, error: replies.find((reply) => reply.error)?.error };
 }

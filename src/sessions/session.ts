@@ -4,11 +4,9 @@
  */
 import type { ClientConfig } from 'pg';
 import pg from 'pg';
-import type { NoticeMessage } from 'pg-protocol/dist/messages.js';
 import { BgwError } from '../errors.ts';
 import { endClient, streamOf } from './end.ts';
-import { Guard } from './guard.ts';
-import { Statement, type StatementResult } from './statement.ts';
+import { type Reply, type Statement, Wire } from './wire.ts';
 
 export interface Backend {
   pid: number;
@@ -21,7 +19,14 @@ export interface SessionRegistry {
   registerSession(pid: number, database: string): Promise<string>;
 }
 
-export type OnNotice = (notice: NoticeMessage) => void;
+/** A command of a worker, and what is said to the server before it. */
+export interface Bracketed {
+  /** Statements of ours. */
+  before: Statement[];
+  /** What of them the server may refuse: the same text again is sure to be taken. */
+  configuration: string;
+  command: Statement;
+}
 
 /** The connection of a session of a worker. */
 export function workerConnection(connection: ClientConfig, serverVersion: number): ClientConfig {
@@ -44,12 +49,15 @@ export class Session {
   readonly closed: Promise<void>;
   alive = true;
   readonly #client: pg.Client;
-  readonly #guard: Guard;
-  #onNotice: OnNotice | undefined;
+  readonly #wire: Wire;
+  /** The last configuration that the server took. */
+  #configuration: string | undefined;
+  /** Whether nothing is left of the last run. */
+  #isReset = true;
 
   private constructor(client: pg.Client, database: string, backend: Backend) {
     this.#client = client;
-    this.#guard = Guard.attach(streamOf(client));
+    this.#wire = new Wire(streamOf(client));
     this.database = database;
     this.backend = backend;
     this.closed = new Promise((resolve) => {
@@ -58,7 +66,6 @@ export class Session {
         resolve();
       });
     });
-    client.on('notice', (notice) => this.#onNotice?.(notice));
   }
 
   static async open(config: ClientConfig, registry: SessionRegistry): Promise<Session> {
@@ -76,33 +83,45 @@ export class Session {
     }
   }
 
-  /** Runs a command of a worker; its notices go to `onNotice`. After a FATAL it resolves when the backend is gone. */
-  async run(command: string, onNotice: OnNotice): Promise<StatementResult> {
-    this.#onNotice = onNotice;
-    this.#guard.discarding = true;
-    const result = await this.#client.query(new Statement(command)).finished;
-    this.#guard.discarding = false;
-    if (isFatal(result.error)) await this.closed;
-    return result;
+  /**
+   * Runs a command of a worker, in one round trip where that can be.  Resolves with the replies up to that of the command,
+   * or to the first error; after a FATAL when the backend is gone.  `isLast`: the session is reset with it.
+   */
+  async run({ before, configuration, command }: Bracketed, { isLast }: { isLast: boolean }): Promise<Reply[]> {
+    this.#isReset = false;
+    const replies: Reply[] = [];
+    if (this.#configuration !== configuration) {
+      replies.push(...(await this.#wire.send(before)));
+      if (replies.some(({ error }) => error)) return replies;
+      this.#configuration = configuration;
+    }
+    const rest = replies.length > 0 ? [command] : [...before, command];
+    // COPY FROM STDIN would read the next statement as its data.
+    if (isLast && !READS_CLIENT.test(command.text)) await this.#sendAndReset(rest, replies);
+    else replies.push(...(await this.#wire.send(rest)));
+    if (isFatal(replies.at(-1)?.error)) await this.closed;
+    return replies;
   }
 
-  /** Runs a statement of ours, on behalf of the worker: its settings, or the brackets of an atomic run. */
-  async ask(text: string, values: unknown[] = []): Promise<string | null> {
-    const result = await this.#client.query<Record<string, string | null>>({ text, values });
-    return Object.values(result.rows[0] ?? {})[0] ?? null;
+  /** Ends a run with statements of ours, and resets the session. */
+  async finish(statements: readonly Statement[]): Promise<Reply[]> {
+    const replies: Reply[] = [];
+    await this.#sendAndReset(statements, replies);
+    return replies;
   }
 
   /** Takes back everything the last run left: its transaction, settings, temporary tables, locks. False: it cannot be used again. */
   async reset(): Promise<boolean> {
-    this.#onNotice = undefined;
-    try {
-      if (this.#client.getTransactionStatus() !== 'I') await this.#client.query('ROLLBACK');
+    for (let attempt = 0; !this.#isReset && attempt < 2 && this.alive; attempt += 1) {
       // A cancel that came too late for its statement may hit this one instead.
-      await this.#client.query('DISCARD ALL').catch(() => this.#client.query('DISCARD ALL'));
-      return this.alive;
-    } catch {
-      return false;
+      await this.#sendAndReset(this.#wire.status === 'I' ? [] : [{ text: 'ROLLBACK' }], []);
     }
+    return this.#isReset && this.alive;
+  }
+
+  async #sendAndReset(statements: readonly Statement[], replies: Reply[]): Promise<void> {
+    replies.push(...(await this.#wire.send([...statements, RESET])));
+    this.#isReset = !replies.pop()?.error;
   }
 
   /** Drops the connection, whatever runs behind it. */
@@ -116,6 +135,9 @@ export class Session {
     await endClient(this.#client);
   }
 }
+
+const RESET: Statement = { text: 'DISCARD ALL' };
+const READS_CLIENT = /\bstdin\b/i;
 
 /** The pid by the protocol and the pid of the backend differ behind a pooler: nothing could be cancelled there. */
 async function backendPid(client: pg.Client): Promise<number> {

@@ -1,5 +1,5 @@
---! Previous: sha1:c838924018ba779d89354cd2a5c678e8e1fc566b
---! Hash: sha1:e824d89c9b6141bb5e5fad11550c7d55c73464d9
+--! Previous: sha1:70e3aa056e5565c90200a8464f0339b5fad062e9
+--! Hash: sha1:0aa4072789605cd54d85d5667fc07b1f26c06c1d
 
 -- A launch rings at commit, and not if every node says that it looks by itself (docs/decisions/0011-doorbell-at-commit.md).
 

@@ -1,0 +1,85 @@
+/**
+ * Orders that were claimed before there is a slot for them, so that slots do not stand idle while the node reports and
+ * claims.  As many as came to their end in the last moments: none where runs are long.  What has not started soon is given
+ * back, so that a long run delays only itself; and what is claimed counts as begun should the node die, so they are few.
+ */
+import type { Clock } from '../clock.ts';
+import type { StartOrder } from '../orders.ts';
+
+/** Milliseconds of work that are claimed ahead. */
+const AHEAD = 20;
+const MOST = 500;
+/** Milliseconds after which an order is given back. */
+const PATIENCE = 100;
+
+export class Backlog {
+  readonly #clock: Clock;
+  readonly #giveBack: (order: StartOrder) => void;
+  #waiting: { order: StartOrder; since: number }[] = [];
+  #timer: NodeJS.Timeout | undefined;
+  /** Runs that ended since then, and in the AHEAD milliseconds before. */
+  #since = -Infinity;
+  #ended = 0;
+  #endedBefore = 0;
+
+  constructor(clock: Clock, giveBack: (order: StartOrder) => void) {
+    this.#clock = clock;
+    this.#giveBack = giveBack;
+  }
+
+  /** A run that took a slot has come to its end. */
+  countEnd(): void {
+    this.#turn();
+    this.#ended += 1;
+  }
+
+  /** How many orders may be claimed beyond the free slots. Twice what was done lately, so that it can grow. */
+  allowance(): number {
+    this.#turn();
+    return Math.max(0, Math.min(MOST, 2 * Math.max(this.#ended, this.#endedBefore)) - this.#waiting.length);
+  }
+
+  push(order: StartOrder): void {
+    this.#waiting.push({ order, since: this.#clock.monotonic() });
+    if (this.#timer === undefined) this.#wait();
+  }
+
+  /** The next one to start. */
+  shift(): StartOrder | undefined {
+    return this.#waiting.shift()?.order;
+  }
+
+  runIds(): string[] {
+    return this.#waiting.map(({ order }) => order.run_id);
+  }
+
+  /** Gives back what is not to start here. True: there was one. */
+  giveBackIf(isMeant: (order: StartOrder) => boolean): boolean {
+    const found = this.#waiting.filter(({ order }) => isMeant(order));
+    if (found.length === 0) return false;
+    this.#waiting = this.#waiting.filter(({ order }) => !isMeant(order));
+    for (const { order } of found) this.#giveBack(order);
+    return true;
+  }
+
+  #giveBackLate(): void {
+    this.#timer = undefined;
+    const late = this.#clock.monotonic() - PATIENCE;
+    const isLate = new Set(this.#waiting.filter(({ since }) => since <= late).map(({ order }) => order));
+    this.giveBackIf((order) => isLate.has(order));
+    if (this.#waiting.length > 0) this.#wait();
+  }
+
+  #wait(): void {
+    this.#timer = setTimeout(() => this.#giveBackLate(), PATIENCE);
+  }
+
+  #turn(): void {
+    const now = this.#clock.monotonic();
+    const passed = now - this.#since;
+    if (passed < AHEAD) return;
+    this.#endedBefore = passed < 2 * AHEAD ? this.#ended : 0;
+    this.#ended = 0;
+    this.#since = now;
+  }
+}

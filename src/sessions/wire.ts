@@ -1,0 +1,215 @@
+/**
+ * The simple query protocol on the connection of a worker's session: pg opens and closes it, in between this speaks.
+ * Several statements go in one write, so that a run costs one round trip.  Rows and COPY data are dropped unread, and an
+ * error or notice is kept to a readable length: one value of 600 MB would end the process in the socket's handler, where
+ * nobody can catch it, and so every worker of the node (I13).
+ */
+import type { Duplex } from 'node:stream';
+import { BgwError } from '../errors.ts';
+
+/** An error or notice of the server, by the field names of pg. */
+export interface Notice {
+  severity: string;
+  code: string;
+  message: string;
+  detail: string | undefined;
+  hint: string | undefined;
+  where: string | undefined;
+  routine: string | undefined;
+}
+
+export type OnNotice = (notice: Notice) => void;
+
+export interface Statement {
+  text: string;
+  onNotice?: OnNotice;
+  /** Whether the first column of its row is wanted. */
+  valued?: boolean;
+}
+
+export interface Reply {
+  /** Command tag of the last statement, such as INSERT 0 3. */
+  commandTag: string | undefined;
+  /** Row count of that tag. */
+  rows: number | undefined;
+  /** The error that ended it, also when the connection was lost. */
+  error: Error | undefined;
+  value: string | undefined;
+}
+
+interface Pending {
+  statement: Statement;
+  reply: Reply;
+  refused: Error | undefined;
+  /** Of the last of those that were sent together. */
+  finish: (() => void) | undefined;
+}
+
+const COMMAND_COMPLETE = 0x43; // C
+const COPY_IN = 0x47; // G
+const DATA_ROW = 0x44; // D
+const ERROR = 0x45; // E
+const NOTICE = 0x4e; // N
+const READY_FOR_QUERY = 0x5a; // Z
+const QUERY = 0x51; // Q
+const HEADER_LENGTH = 5;
+/** What is kept of an error or notice, in bytes: more than anybody reads. */
+const LONGEST_TEXT = 65_536;
+const NOTHING = Buffer.alloc(0);
+
+export class Wire {
+  /** I: idle, T: in a transaction, E: in one that has failed. */
+  status = 'I';
+  readonly #stream: Duplex;
+  readonly #pending: Pending[] = [];
+  /** Bytes of a frame that is not complete yet, and of one whose rest is to be dropped. */
+  #rest: Buffer = NOTHING;
+  #drop = 0;
+
+  /** Takes the stream over from pg, which has to be idle. */
+  constructor(stream: Duplex) {
+    this.#stream = stream;
+    stream.removeAllListeners('data');
+    stream.on('data', (data: Buffer) => this.#read(data));
+    stream.once('close', () => this.#lose());
+  }
+
+  /** Sends statements together. Resolves when the last has ended, and never rejects. One that fails does not keep the next from running. */
+  send(statements: readonly Statement[]): Promise<Reply[]> {
+    const replies = statements.map((): Reply => ({
+      commandTag: undefined,
+      rows: undefined,
+      error: undefined,
+      value: undefined,
+    }));
+    return new Promise((resolve) => {
+      for (const [index, reply] of replies.entries()) {
+        const finish = index === replies.length - 1 ? () => resolve(replies) : undefined;
+        this.#pending.push({ statement: statements[index] as Statement, reply, refused: undefined, finish });
+      }
+      if (this.#stream.writable) this.#stream.write(encode(statements));
+      else this.#lose();
+    });
+  }
+
+  #read(data: Buffer): void {
+    const bytes = this.#rest.length === 0 ? data : Buffer.concat([this.#rest, data]);
+    let position = 0;
+    for (;;) {
+      const dropped = Math.min(this.#drop, bytes.length - position);
+      this.#drop -= dropped;
+      position += dropped;
+      if (bytes.length - position < HEADER_LENGTH) break;
+      const type = bytes[position] as number;
+      const length = bytes.readInt32BE(position + 1) - 4;
+      const kept = this.#isWanted(type) ? Math.min(length, LONGEST_TEXT) : 0;
+      const start = position + HEADER_LENGTH;
+      if (bytes.length - start < kept) break;
+      position = start + kept;
+      this.#drop = length - kept;
+      this.#take(type, bytes.subarray(start, position));
+    }
+    this.#rest = position < bytes.length ? bytes.subarray(position) : NOTHING;
+  }
+
+  #isWanted(type: number): boolean {
+    return type === DATA_ROW
+      ? this.#pending[0]?.statement.valued === true
+      : type === COMMAND_COMPLETE || type === READY_FOR_QUERY || type === ERROR || type === NOTICE;
+  }
+
+  #take(type: number, payload: Buffer): void {
+    const current = this.#pending[0];
+    if (!current) return; // of an idle session: a FATAL, after which it is closed
+    const { reply, statement } = current;
+    switch (type) {
+      case COMMAND_COMPLETE:
+        reply.commandTag = payload.toString('latin1', 0, payload.length - 1);
+        return;
+      case DATA_ROW:
+        if (payload.length > 0) reply.value = firstColumn(payload);
+        return;
+      case ERROR:
+        reply.error ??= current.refused ?? errorOf(payload);
+        return;
+      case NOTICE:
+        statement.onNotice?.(noticeOf(payload));
+        return;
+      case COPY_IN:
+        current.refused = this.#refuseCopy();
+        return;
+      case READY_FOR_QUERY:
+        this.status = payload.toString('latin1');
+        reply.rows = rowsOf(reply.commandTag);
+        this.#pending.shift();
+        current.finish?.();
+        return;
+      default: // rows and what describes them, COPY data, changes of parameters
+    }
+  }
+
+  /** COPY ... FROM STDIN: a background worker has no client to copy from. */
+  #refuseCopy(): BgwError {
+    const message = 'COPY FROM STDIN is not possible in a background worker';
+    this.#stream.write(Buffer.concat([Buffer.from([0x66, 0, 0, 0, 5 + message.length]), Buffer.from(`${message}\0`)])); // CopyFail
+    return new BgwError('0A000', { message, hint: 'Copy from a file of the server, or insert rows.' });
+  }
+
+  #lose(): void {
+    for (const { reply, finish } of this.#pending.splice(0)) {
+      reply.error ??= new BgwError('08006', { message: 'the connection to the server was lost' });
+      finish?.();
+    }
+  }
+}
+
+function encode(statements: readonly Statement[]): Buffer {
+  let length = 0;
+  for (const { text } of statements) length += HEADER_LENGTH + Buffer.byteLength(text) + 1;
+  const bytes = Buffer.allocUnsafe(length);
+  let position = 0;
+  for (const { text } of statements) {
+    const end = bytes.write(text, position + HEADER_LENGTH) + position + HEADER_LENGTH;
+    bytes[position] = QUERY;
+    bytes.writeInt32BE(end - position, position + 1);
+    bytes[end] = 0;
+    position = end + 1;
+  }
+  return bytes;
+}
+
+function rowsOf(commandTag: string | undefined): number | undefined {
+  const count = commandTag?.match(/ (\d+)$/)?.[1];
+  return count === undefined ? undefined : Number(count);
+}
+
+/** Of a row: the number of its columns, and the length of the first. */
+function firstColumn(payload: Buffer): string | undefined {
+  const length = payload.readInt32BE(2);
+  return length < 0 ? undefined : payload.toString('utf8', 6, 6 + length);
+}
+
+function errorOf(payload: Buffer): BgwError {
+  const { code, ...fields } = noticeOf(payload);
+  return new BgwError(code, fields);
+}
+
+/** Fields of one letter each, in a terminated string; the last one may be cut. */
+function noticeOf(payload: Buffer): Notice {
+  const fields = new Map<string, string>();
+  for (let position = 0; position < payload.length && payload[position] !== 0;) {
+    const found = payload.indexOf(0, position + 1);
+    const end = found < 0 ? payload.length : found;
+    fields.set(payload.toString('latin1', position, position + 1), payload.toString('utf8', position + 1, end));
+    position = end + 1;
+  }
+  return {
+    severity: fields.get('V') ?? 'ERROR',
+    code: fields.get('C') ?? 'XX000',
+    message: fields.get('M') ?? '',
+    detail: fields.get('D'),
+    hint: fields.get('H'),
+    where: fields.get('W'),
+    routine: fields.get('R'),
+  };
+}
