@@ -25,6 +25,7 @@
 \ir api/define_schedule.sql        -- the row of a schedule, its worker, its validator
 \ir api/schedule.sql               -- bgw_schedule and its like: launch by the clock
 \ir control/check_node.sql         -- refuse a stale node, renew the lease of a live one
+\ir control/stay_awake.sql         -- a node that looks by itself is not rung
 \ir control/join_node.sql          -- bgw.join_node, resume_node, leave_node, register_session
 \ir control/define_library.sql     -- what the init of a library defines
 \ir control/adopt_processes.sql    -- what a node started before it could reach the database

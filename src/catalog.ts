@@ -116,6 +116,12 @@ export class Catalog implements Signaller {
     return row.own;
   }
 
+  /** Launches that commit from now on do not ring this node. Returns for how many milliseconds; 0: no longer than before. */
+  async stayAwake({ nodeId, epoch }: NodeToken): Promise<number> {
+    const row = await this.#row<{ awake_ms: number }>('SELECT bgw.stay_awake($1, $2) AS awake_ms', [nodeId, epoch]);
+    return row.awake_ms;
+  }
+
   async leave({ nodeId, epoch }: NodeToken): Promise<void> {
     await this.#row('SELECT bgw.leave_node($1, $2)', [nodeId, epoch]);
   }

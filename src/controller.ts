@@ -22,6 +22,7 @@ import type { Observation, Observe } from './observation.ts';
 import type { Claim, StartOrder } from './orders.ts';
 import { Pool } from './sessions/pool.ts';
 import { workerConnection } from './sessions/session.ts';
+import { Vigil } from './vigil.ts';
 
 export interface ControllerOptions extends NodeSettings {
   libraries: readonly LoadedLibrary[];
@@ -44,6 +45,7 @@ const SPARE_SESSIONS = 2;
 export class Controller {
   readonly #options: ControllerOptions;
   readonly #alarm = new Alarm();
+  readonly #vigil: Vigil;
   readonly #events: EventQueue;
   readonly #observe: Observe;
   readonly #node: Node;
@@ -58,6 +60,7 @@ export class Controller {
   constructor(options: ControllerOptions) {
     const { clock, maxWorkerProcesses } = options;
     this.#options = options;
+    this.#vigil = new Vigil(clock);
     this.#libraries = options.libraries;
     this.#early = [...(options.early ?? [])];
     this.#events = new EventQueue(clock, () => this.#alarm.ring());
@@ -147,8 +150,9 @@ export class Controller {
   /** The loop. Returns when the signal is aborted; throws when the control session or the epoch is lost. */
   async #serve(signal: AbortSignal): Promise<void> {
     while (!signal.aborted) {
+      if (this.#vigil.isWanted()) this.#vigil.keep(await this.#node.stayAwake());
       const wakeMs = await this.#exchange(this.#roster.room());
-      await this.#alarm.wait(wakeMs);
+      await this.#alarm.wait(Math.min(wakeMs, this.#vigil.nextLook()));
     }
   }
 
@@ -234,7 +238,10 @@ export class Controller {
       connection,
       clock,
       observe: this.#observe,
-      onRing: () => this.#alarm.ring(),
+      onRing: (pid) => {
+        if (pid !== undefined) this.#vigil.rung(pid);
+        this.#alarm.ring();
+      },
       canListen: () => !this.#node.onStandby,
       onBackend: (pid) => this.#node.registerSession(pid, String(connection.database)),
     });

@@ -15,7 +15,8 @@ export interface DoorbellOptions {
   connection: ClientConfig;
   clock: Clock;
   observe: Observe;
-  onRing: () => void;
+  /** The backend that rang; undefined: it may have rung while nobody listened. */
+  onRing: (pid?: number) => void;
   /** A standby refuses LISTEN, and would log each attempt. */
   canListen: () => boolean;
   /** The backend that listens, so that it can be registered as a session of this node. */
@@ -113,7 +114,9 @@ export class Doorbell implements AsyncDisposable {
   }
 
   async #subscribe(subscriber: Subscriber, ownChannel: string): Promise<void> {
-    subscriber.notifications.on(CHANNEL, () => this.#options.onRing());
+    subscriber.events.on('notification', ({ channel, processId }) => {
+      if (channel === CHANNEL) this.#options.onRing(processId);
+    });
     // Only the session that listens to this channel notifies it: what arrives names its backend.
     subscriber.events.once('notification', ({ channel, processId }) => {
       if (channel === ownChannel) void this.#options.onBackend(processId).catch(() => undefined);

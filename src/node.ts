@@ -94,6 +94,11 @@ export class Node implements Signaller {
     return answer ?? this.#joinPromoted();
   }
 
+  /** Launches do not ring this node for as many milliseconds as this returns; 0: no longer than before. */
+  async stayAwake(): Promise<number> {
+    return this.#standby ? 0 : this.#connected().stayAwake(this.#joined());
+  }
+
   /** After an exchange has failed: comes back. What went wrong is observed once per outage. Returns early when aborted. */
   async recover(reason: unknown, signal: AbortSignal): Promise<void> {
     const { clock } = this.#options;

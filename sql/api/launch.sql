@@ -1,4 +1,4 @@
--- bgw_launch, bgw_launch_sql: register one instance and ring the doorbell.
+-- bgw_launch, bgw_launch_sql: register one instance.  The trigger launch_rings rings the doorbell at commit.
 -- PostgreSQL counterpart: RegisterDynamicBackgroundWorker.  Keeps I3: a rolled-back launch leaves nothing.
 -- Next: sql/doorbell.sql, then sql/control/claim_startable.sql on some node.
 
@@ -27,7 +27,6 @@ BEGIN
     IF handle IS NULL THEN
         PERFORM bgw.refuse_duplicate(worker.owner, bgw_launch.set, bgw_launch.key);
     END IF;
-    PERFORM bgw.ring();
     RETURN handle;
 END;
 $$;
@@ -72,7 +71,6 @@ BEGIN
     IF handle IS NULL THEN
         PERFORM bgw.refuse_duplicate(owner, bgw_launch_sql.set, bgw_launch_sql.key);
     END IF;
-    PERFORM bgw.ring();
     RETURN handle;
 END;
 $$;

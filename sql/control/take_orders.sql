@@ -13,6 +13,7 @@ DECLARE
     naps json := '[]';
     starts json := '[]';
 BEGIN
+    PERFORM pg_catalog.set_config('bgw.doorbell', 'off', true);  -- what is launched here is found below
     PERFORM bgw.keep_house();
     PERFORM bgw.tick_schedules();
     PERFORM bgw.note_schedules();
