@@ -41,10 +41,14 @@ const GRACE = 5000;
 const START_WITHIN = 15_000;
 /** Sessions beyond max_worker_processes, so that napping workers get on while long commands fill every slot. */
 const SPARE_SESSIONS = 2;
+/** Milliseconds that a report waits for others while the slots are busy with what was claimed ahead. */
+const REPORTS_TOGETHER = 5;
 
 export class Controller {
   readonly #options: ControllerOptions;
   readonly #alarm = new Alarm();
+  /** Rung when nothing is left of what was claimed ahead. */
+  readonly #drained = new Alarm();
   readonly #vigil: Vigil;
   readonly #events: EventQueue;
   readonly #observe: Observe;
@@ -91,6 +95,7 @@ export class Controller {
       events: this.#events,
       observe: this.#observe,
       maxWorkerProcesses,
+      onDrained: () => this.#drained.ring(),
       createHost: (order) => this.#createHost(order),
     });
   }
@@ -153,6 +158,7 @@ export class Controller {
       if (this.#vigil.isWanted()) this.#vigil.keep(await this.#node.stayAwake());
       const wakeMs = await this.#exchange(this.#roster.room());
       await this.#alarm.wait(Math.min(wakeMs, this.#vigil.nextLook()));
+      if (this.#roster.isAhead()) await this.#drained.wait(REPORTS_TOGETHER);
     }
   }
 

@@ -7,10 +7,10 @@ import type { Clock } from '../clock.ts';
 import type { StartOrder } from '../orders.ts';
 
 /** Milliseconds of work that are claimed ahead. */
-const AHEAD = 20;
+const AHEAD = 40;
 const MOST = 500;
 /** Milliseconds after which an order is given back. */
-const PATIENCE = 100;
+const PATIENCE = 200;
 
 export class Backlog {
   readonly #clock: Clock;
@@ -25,6 +25,10 @@ export class Backlog {
   constructor(clock: Clock, giveBack: (order: StartOrder) => void) {
     this.#clock = clock;
     this.#giveBack = giveBack;
+  }
+
+  get size(): number {
+    return this.#waiting.length;
   }
 
   /** A run that took a slot has come to its end. */

@@ -14,6 +14,8 @@ export interface RosterOptions {
   events: EventQueue;
   observe: Observe;
   maxWorkerProcesses: number;
+  /** Called when nothing is left of what was claimed ahead. */
+  onDrained: () => void;
   /** Makes the host for an order: a SQL worker or a process. Throws what then ends the attempt. */
   createHost: (order: StartOrder) => Host;
 }
@@ -38,6 +40,11 @@ export class Roster {
   /** How many more processes that take a slot can start now, or as soon as slots are free again. */
   room(): number {
     return Math.max(0, this.#options.maxWorkerProcesses - this.#taken) + this.#backlog.allowance();
+  }
+
+  /** Whether there is more to start than there are slots: no slot stands idle when the next report takes its time. */
+  isAhead(): boolean {
+    return this.#backlog.size > 0;
   }
 
   /** Run ids that are running here, or about to. */
@@ -101,7 +108,9 @@ export class Roster {
     this.#taken -= 1;
     this.#backlog.countEnd();
     const next = this.#backlog.shift();
-    if (next) this.#start(next);
+    if (!next) return;
+    this.#start(next);
+    if (this.#backlog.size === 0) this.#options.onDrained();
   }
 
   #report({ handle, run_id, name }: StartOrder, exit: Exit): void {
