@@ -27,10 +27,12 @@ export class SqlHost implements Host {
   #settings: SettingValue[];
   #naptime: number | null;
   #command: string;
-  /** Aborted by SIGTERM. */
-  readonly #stop = new AbortController();
-  /** Aborted when the latch is set: ends the nap. */
-  #latch = new AbortController();
+  /** After SIGTERM. */
+  #isStopping = false;
+  /** Whether the next nap is over at once. */
+  #latchIsSet = false;
+  /** Aborted by whatever sets the latch, and by SIGTERM. */
+  #sleep: AbortController | undefined;
   /** The run in progress: how to cancel its statement, and how to end it by force if need be. */
   #running: { cancel: () => void; end: () => void } | undefined;
   #started = false;
@@ -51,17 +53,17 @@ export class SqlHost implements Host {
         this.#settings = settings ?? this.#settings;
         if (this.#naptime !== null && naptime) this.#naptime = naptime;
         this.#command = command ?? this.#command;
-        this.#latch.abort();
+        this.#setLatch();
         return;
       case 'SIGUSR1':
-        this.#latch.abort();
+        this.#setLatch();
         return;
       case 'SIGINT':
         this.#running?.cancel();
         return;
       case 'SIGTERM':
-        this.#stop.abort();
-        this.#latch.abort();
+        this.#isStopping = true;
+        this.#setLatch();
         this.#running?.end();
         return;
       default:
@@ -75,11 +77,21 @@ export class SqlHost implements Host {
       if (!session) return this.#terminated();
       const exit = await this.#runOnce(session);
       if (exit.exit_code !== 0 || this.#naptime === null) return exit;
-      if (this.#stop.signal.aborted) return this.#terminated();
-      await this.#context.clock.sleep(this.#naptime * 1000, this.#latch.signal);
-      this.#latch = new AbortController();
-      if (this.#stop.signal.aborted) return this.#terminated();
+      if (!this.#latchIsSet) await this.#sleepFor(this.#naptime * 1000);
+      this.#latchIsSet = false;
+      if (this.#isStopping) return this.#terminated();
     }
+  }
+
+  #setLatch(): void {
+    this.#latchIsSet = true;
+    this.#sleep?.abort();
+  }
+
+  async #sleepFor(milliseconds: number): Promise<void> {
+    this.#sleep = new AbortController();
+    await this.#context.clock.sleep(milliseconds, this.#sleep.signal);
+    this.#sleep = undefined;
   }
 
   /** How an attempt ends that was terminated between two runs. */
@@ -90,14 +102,14 @@ export class SqlHost implements Host {
   /** A session, or none if the worker is to end. A server that is away for now is waited for: nothing has begun yet. */
   async #acquire(): Promise<Session | undefined> {
     const { clock } = this.#context;
-    for (let attempt = 0; !this.#stop.signal.aborted; attempt += 1) {
+    for (let attempt = 0; !this.#isStopping; attempt += 1) {
       try {
         const session = await this.#pool.acquire(this.order.database, { isUrgent: this.#naptime === null });
-        if (!this.#stop.signal.aborted) return session;
+        if (!this.#isStopping) return session;
         void this.#pool.release(session);
       } catch (error) {
         if (!isPassing(error)) throw error;
-        await clock.sleep(backOff(attempt, clock), this.#stop.signal);
+        await this.#sleepFor(backOff(attempt, clock));
       }
     }
     return undefined;
@@ -178,7 +190,7 @@ export class SqlHost implements Host {
         if (this.order.timeout !== null) {
           timer = setTimeout(() => ((expired = true), end()), this.order.timeout * 1000);
         }
-        if (this.#stop.signal.aborted) end();
+        if (this.#isStopping) end();
       },
       // Until a cancel has been sent the session must not be given to anybody else.
       stop: async () => {
@@ -196,7 +208,7 @@ export class SqlHost implements Host {
       const message = `background worker "${this.order.name}" was ended by its timeout of ${this.order.timeout} s`;
       return { exit_code: 1, ...result, expired: true, error: { severity: 'ERROR', code: '57014', message } };
     }
-    if (this.#stop.signal.aborted) return { exit_code: 1, ...result, error: administratorCommand(this.order.name) };
+    if (this.#isStopping) return { exit_code: 1, ...result, error: administratorCommand(this.order.name) };
     return { exit_code: 1, ...result, error: describeError(error) };
   }
 
