@@ -10,8 +10,8 @@ DECLARE
     present timestamptz := bgw.now();
     orders json;
 BEGIN
-    -- Mostly nothing waits: say so after one look at an index.
-    IF NOT EXISTS (SELECT FROM bgw.process WHERE process.run_id IS NULL AND process.owner = node.login AND process.takes_slot = slots) THEN
+    -- Mostly nothing waits, or every slot is taken: say so after one look at an index.
+    IF room <= 0 OR NOT EXISTS (SELECT FROM bgw.process WHERE process.run_id IS NULL AND process.owner = node.login AND process.takes_slot = slots) THEN
         RETURN '[]';
     END IF;
     WITH startable AS MATERIALIZED (
@@ -21,7 +21,7 @@ BEGIN
           -- A command of this database is what most are: nothing more is to be asked of it.
           AND CASE WHEN process.worker_id IS NULL AND process.database IS NULL THEN process.command IS NOT NULL ELSE bgw.may_start(process, worker, node) END
           AND NOT (process.one_at_a_time AND EXISTS (SELECT FROM bgw.process AS earlier WHERE earlier.schedule_id = process.schedule_id AND earlier.id < process.id))
-        ORDER BY process.turn, process.id LIMIT greatest(room, 0)
+        ORDER BY process.turn, process.id LIMIT room
         FOR NO KEY UPDATE OF process SKIP LOCKED
     ), claimed AS (
         UPDATE bgw.process SET node_id = node.id, epoch = node.epoch, run_id = pg_catalog.nextval('bgw.run_id'), claimed_at = present, next_start = NULL
