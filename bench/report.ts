@@ -1,13 +1,20 @@
 /** Where results are shown: between two comments of a file of the repository. */
 import { readFileSync, writeFileSync } from 'node:fs';
+import { cpus, totalmem } from 'node:os';
 import { join } from 'node:path';
-import { findPackageRoot } from '../src/package-root.ts';
+import { root } from './support.ts';
 
 export function writeBetween(file: string, mark: string, report: string): void {
-  const path = join(findPackageRoot(), file);
+  const path = join(root, file);
   const text = readFileSync(path, 'utf8').replace(
     new RegExp(`(<!-- ${mark}:begin -->)[\\s\\S]*(<!-- ${mark}:end -->)`),
     (_all, begin: string, end: string) => `${begin}\n\n${report}\n${end}`,
   );
   writeFileSync(path, text);
+}
+
+export function machine(serverVersion: string): string {
+  const [cpu] = cpus();
+  const memory = Math.round(totalmem() / 2 ** 30);
+  return `PostgreSQL ${serverVersion}, Node.js ${process.versions.node}, ${cpus().length} x ${cpu?.model.trim()}, ${memory} GB; fsync and synchronous_commit on; loopback`;
 }

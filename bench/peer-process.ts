@@ -1,0 +1,61 @@
+/** A process of a peer, bench/programs/NAME.ts, run by the Node.js of bench/node_modules, which is new enough for it. */
+import { type ChildProcess, fork } from 'node:child_process';
+import { EventEmitter, once } from 'node:events';
+import { existsSync } from 'node:fs';
+import { join } from 'node:path';
+import type { Reply, Request } from './programs/channel.ts';
+import { root, stopProcess } from './support.ts';
+
+const NODE = join(root, 'bench', 'node_modules', 'node', 'bin', 'node');
+
+export const arePeersInstalled = (): boolean => existsSync(NODE);
+
+export class PeerProcess {
+  readonly pid: number;
+  readonly #child: ChildProcess;
+  readonly #events = new EventEmitter();
+  #requests = 0;
+
+  private constructor(child: ChildProcess) {
+    this.#child = child;
+    this.pid = child.pid ?? 0;
+    this.#events.setMaxListeners(0);
+    child.on('message', (message: Reply) => {
+      if ('answer' in message) this.#events.emit(`answer ${message.answer}`, message.result);
+      else if ('ran' in message) this.#events.emit(`ran ${message.ran}`);
+      else this.#events.emit('ready');
+    });
+  }
+
+  /** Resolves when it is ready to work. */
+  static async start(program: string, options: { url: string } & Record<string, unknown>): Promise<PeerProcess> {
+    const path = join(root, 'bench', 'programs', `${program}.ts`);
+    const execArgv = ['--disable-warning=ExperimentalWarning'];
+    const child = fork(path, [JSON.stringify(options)], { execPath: NODE, execArgv });
+    const peer = new PeerProcess(child);
+    const exited = once(child, 'exit').then(([code]) => {
+      throw new Error(`${program} ended with exit code ${code}`);
+    });
+    await Promise.race([once(peer.#events, 'ready'), exited]);
+    exited.catch(() => undefined);
+    return peer;
+  }
+
+  async ask<Result>(name: string, argument: unknown): Promise<Result> {
+    this.#requests += 1;
+    const request: Request = { id: this.#requests, name, argument };
+    const answered = once(this.#events, `answer ${request.id}`);
+    this.#child.send(request);
+    const [result] = await answered;
+    return result as Result;
+  }
+
+  /** Resolves when the job with that id has run its statement. */
+  async ran(id: number): Promise<void> {
+    await once(this.#events, `ran ${id}`);
+  }
+
+  stop(): Promise<void> {
+    return stopProcess(this.#child);
+  }
+}
