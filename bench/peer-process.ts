@@ -15,6 +15,7 @@ export class PeerProcess {
   readonly #child: ChildProcess;
   readonly #events = new EventEmitter();
   #requests = 0;
+  #ended: Error | undefined;
 
   private constructor(child: ChildProcess) {
     this.#child = child;
@@ -25,6 +26,11 @@ export class PeerProcess {
       else if ('ran' in message) this.#events.emit(`ran ${message.ran}`);
       else this.#events.emit('ready');
     });
+    child.once('exit', (code, signal) => {
+      this.#ended = new Error(`process ${this.pid} of a peer ended: ${signal ?? `exit code ${code}`}`);
+      // Whoever waits for an event is told; there is not always somebody.
+      if (this.#events.listenerCount('error') > 0) this.#events.emit('error', this.#ended);
+    });
   }
 
   /** Resolves when it is ready to work. */
@@ -33,15 +39,12 @@ export class PeerProcess {
     const execArgv = ['--disable-warning=ExperimentalWarning'];
     const child = fork(path, [JSON.stringify(options)], { execPath: NODE, execArgv });
     const peer = new PeerProcess(child);
-    const exited = once(child, 'exit').then(([code]) => {
-      throw new Error(`${program} ended with exit code ${code}`);
-    });
-    await Promise.race([once(peer.#events, 'ready'), exited]);
-    exited.catch(() => undefined);
+    await once(peer.#events, 'ready');
     return peer;
   }
 
   async ask<Result>(name: string, argument: unknown): Promise<Result> {
+    if (this.#ended) throw this.#ended;
     this.#requests += 1;
     const request: Request = { id: this.#requests, name, argument };
     const answered = once(this.#events, `answer ${request.id}`);
@@ -52,6 +55,7 @@ export class PeerProcess {
 
   /** Resolves when the job with that id has run its statement. */
   async ran(id: number): Promise<void> {
+    if (this.#ended) throw this.#ended;
     await once(this.#events, `ran ${id}`);
   }
 

@@ -18,3 +18,12 @@ export function machine(serverVersion: string): string {
   const memory = Math.round(totalmem() / 2 ** 30);
   return `PostgreSQL ${serverVersion}, Node.js ${process.versions.node}, ${cpus().length} x ${cpu?.model.trim()}, ${memory} GB; fsync and synchronous_commit on; loopback`;
 }
+
+/** Of the programs that bench/node_modules has. */
+export function peerVersions(): string {
+  const { dependencies } = JSON.parse(readFileSync(join(root, 'bench', 'package.json'), 'utf8')) as {
+    dependencies: Record<string, string>;
+  };
+  const peers = ['graphile-worker', 'pg-boss'].map((name) => `${name} ${dependencies[name]}`);
+  return `${peers.join(' and ')} on Node.js ${dependencies['node']}`;
+}

@@ -5,8 +5,9 @@
 import { existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import pg from 'pg';
 import { startEmbedded } from '../src/embedded.ts';
-import { type Database, openDatabase, value } from './support.ts';
+import { type Bench, type Database, openDatabase, startController, stopProcess, value } from './support.ts';
 
 const DEBIAN = '/usr/lib/postgresql/15/bin';
 const PG_CRON = '/usr/share/postgresql/15/extension/pg_cron.control';
@@ -52,24 +53,46 @@ export async function startServer(): Promise<Server> {
 /** What one measurement has started; it ends in the opposite order. */
 export class Stage implements AsyncDisposable {
   readonly server: Server;
+  /** In the database postgres, where nothing is measured but pg_cron. */
+  readonly client: pg.Client;
   readonly #ends: (() => Promise<unknown>)[] = [];
 
-  constructor(server: Server) {
+  private constructor(server: Server, client: pg.Client) {
     this.server = server;
+    this.client = client;
+    this.atEnd(() => client.end());
+  }
+
+  static async open(server: Server): Promise<Stage> {
+    const client = new pg.Client({ connectionString: server.url });
+    await client.connect();
+    return new Stage(server, client);
   }
 
   /** A new database: a NOTIFY wakes those who listen in the same one, so each contestant has its own. */
   async database(name: string): Promise<Database> {
-    const main = await openDatabase(this.server.url);
-    this.atEnd(() => main.close());
-    await main.client.query(`DROP DATABASE IF EXISTS ${name} WITH (FORCE)`);
-    await main.client.query(`CREATE DATABASE ${name}`);
-    this.atEnd(() => main.client.query(`DROP DATABASE ${name} WITH (FORCE)`));
+    await this.client.query(`DROP DATABASE IF EXISTS ${name} WITH (FORCE)`);
+    await this.client.query(`CREATE DATABASE ${name}`);
+    this.atEnd(() => this.client.query(`DROP DATABASE ${name} WITH (FORCE)`));
     const url = new URL(this.server.url);
     url.pathname = `/${name}`;
-    const database = await openDatabase(url.href);
+    return this.open(url.href);
+  }
+
+  /** A database that is there. */
+  async open(url: string): Promise<Database> {
+    const database = await openDatabase(url);
     this.atEnd(() => database.close());
     return database;
+  }
+
+  /** A database of ours with a node that serves it. */
+  async ours(): Promise<Bench> {
+    const database = await this.database('ours');
+    const controller = await startController(database);
+    const stop = (): Promise<void> => stopProcess(controller);
+    this.atEnd(stop);
+    return { ...database, controller, stop };
   }
 
   atEnd(end: () => Promise<unknown>): void {

@@ -74,7 +74,7 @@ async function durableFloor({ client, connect }: Database): Promise<Launcher> {
 }
 
 /** A process of Node.js for each launch. */
-export async function bareFork({ url, client }: Database, every: number): Promise<Launcher> {
+export function bareFork({ url, client }: Database, every: number): Launcher {
   const program = join(root, 'bench', 'programs', 'bare-fork.mjs');
   const launch = async (): Promise<number> => {
     const id = nextId();

@@ -30,7 +30,6 @@ export const SETTINGS = {
   },
 } as const;
 type Mode = keyof typeof SETTINGS;
-export const MODES: readonly Mode[] = ['default', 'best'];
 
 const JOBS = 'graphile_worker._private_jobs';
 

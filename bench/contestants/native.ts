@@ -5,8 +5,8 @@
 import { spawnSync } from 'node:child_process';
 import { cpSync, existsSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
-import type { Server } from '../server.ts';
-import { type Database, openDatabase, pause, root, until, value } from '../support.ts';
+import type { Server, Stage } from '../server.ts';
+import { type Database, pause, root, until, value } from '../support.ts';
 import {
   type Caller,
   checkEffects,
@@ -57,23 +57,29 @@ const KINDS: Record<string, Kind> = {
 /** Of the one column that the command returns: a command without rows returns its tag. */
 const typeOf = (command: string): string => (command.startsWith(`'SELECT`) ? 'integer' : 'text');
 
-/** What native workers there are, in that database; says why one is not. */
+export interface Native {
+  url: string;
+  kinds: readonly Kind[];
+  /** Whether bench/native is in the server that all others use. */
+  isBesideUs: boolean;
+}
+
+/** What native workers there are: in the server that was given, or in a database of ours; says why one is not. */
 export async function findNative(
-  server: Server,
+  stage: Stage,
   given: string | undefined,
   skip: (what: string, why: string) => void,
-): Promise<{ url: string; kinds: Kind[] }> {
-  const url = given ?? server.url;
-  const database = await openDatabase(url);
+): Promise<Native> {
+  const database = given === undefined ? await stage.database('native') : await stage.open(given);
   const kinds: Kind[] = [];
   for (const [extension, kind] of Object.entries(KINDS)) {
-    const built = extension === NATIVE && given === undefined;
-    const why = built ? await buildNative(database, server) : await createExtension(database, extension);
+    const isBuilt = extension === NATIVE && given === undefined;
+    const why = isBuilt ? await buildNative(database, stage.server) : await createExtension(database, extension);
     if (why === undefined) kinds.push(kind);
     else skip(kind.name, why);
   }
-  await database.close();
-  return { url, kinds };
+  const isBesideUs = given === undefined && kinds.some(({ name }) => name === KINDS[NATIVE]?.name);
+  return { url: database.url, kinds, isBesideUs };
 }
 
 async function createExtension({ client }: Database, name: string): Promise<string | undefined> {
@@ -99,7 +105,7 @@ async function buildNative({ client }: Database, { binDir, directory }: Server):
     'MODULE_PATHNAME',
     join(source, NATIVE),
   );
-  await client.query(`DROP SCHEMA IF EXISTS ${NATIVE} CASCADE; CREATE SCHEMA ${NATIVE}; ${sql}`);
+  await client.query(`CREATE SCHEMA ${NATIVE}; ${sql}`);
   return undefined;
 }
 

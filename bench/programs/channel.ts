@@ -16,7 +16,7 @@ export function reply(message: Reply): void {
   process.send?.(message);
 }
 
-/** Answers requests from now on, and ends cleanly at SIGTERM. */
+/** Answers requests from now on, and ends at SIGTERM, or with its parent. */
 export function serve(
   requests: Record<string, (argument: never) => Promise<unknown>>,
   stop: () => Promise<unknown>,
@@ -26,6 +26,9 @@ export function serve(
     if (handle === undefined) throw new Error(`no request ${name}`);
     void handle(argument as never).then((result) => reply({ answer: id, result }));
   });
-  process.once('SIGTERM', () => void stop().then(() => process.exit(0)));
+  const end = (): void => void stop().then(() => process.exit(0));
+  process.once('SIGTERM', end);
+  // The parent has died.
+  process.once('disconnect', end);
   reply({ ready: true });
 }

@@ -13,6 +13,7 @@ const notify = options['notify'] === true;
 /** Jobs of a batch run on a pool of the size of the floor's. */
 const pool = new pg.Pool({ connectionString: options.url, max: 8 });
 const boss = new PgBoss({ connectionString: options.url, useListenNotify: notify, supervise: role !== 'sender' });
+pool.on('error', () => undefined);
 boss.on('error', (error: unknown) => process.stderr.write(`pg-boss: ${String(error)}\n`));
 await boss.start();
 for (const queue of QUEUES) await boss.createQueue(queue, { notify });
@@ -25,14 +26,14 @@ const WORK: Record<string, (data: Data) => Promise<unknown>> = {
   select: () => pool.query('SELECT 1'),
   insert: ({ id }) => pool.query('INSERT INTO bench.effect VALUES ($1)', [id]),
 };
-if (role === 'worker') {
-  const workers = (options['workers'] as number | undefined) ?? 1;
-  for (const [queue, work] of Object.entries(WORK))
-    for (let i = 0; i < workers; i += 1)
-      await boss.work(queue, options['work'] as WorkOptions, async (jobs: Job<Data>[]) => {
-        await Promise.all(jobs.map(({ data }) => work(data)));
-      });
-}
+const workers = (options['workers'] as number | undefined) ?? 1;
+/** One with nothing to do has one queue. */
+const worked = { worker: QUEUES, idle: ['probe'], sender: [] }[role];
+for (const queue of worked)
+  for (let i = 0; i < workers; i += 1)
+    await boss.work(queue, (options['work'] ?? {}) as WorkOptions, async (jobs: Job<Data>[]) => {
+      await Promise.all(jobs.map(({ data }) => WORK[queue]?.(data)));
+    });
 
 /** From the server's clock to the send, on a connection that is warm. */
 async function launch(id: number): Promise<string> {
