@@ -135,7 +135,7 @@ export async function measureSlowJob(database: Database, jobs: number, seconds: 
                    FROM bgw_run_history WHERE run_id > $1),
            other AS (SELECT * FROM run WHERE NOT is_slow)
       SELECT (SELECT count(*) / date_part('epoch', max(finished_at) - min(started_at)) FROM other) AS rate,
-             (SELECT count(*)::int FROM other, run WHERE is_slow AND other.finished_at > run.finished_at) AS waited`;
+             (SELECT count(*)::int FROM other, run WHERE run.is_slow AND other.finished_at > run.finished_at) AS waited`;
     const { rows } = await client.query<{ rate: number; waited: number }>(sql, [before, seconds]);
     return [rows[0]?.rate ?? 0, rows[0]?.waited ?? 0];
   };

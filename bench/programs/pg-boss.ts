@@ -32,7 +32,7 @@ const worked = { worker: QUEUES, idle: ['probe'], sender: [] }[role];
 for (const queue of worked)
   for (let i = 0; i < workers; i += 1)
     await boss.work(queue, (options['work'] ?? {}) as WorkOptions, async (jobs: Job<Data>[]) => {
-      await Promise.all(jobs.map(({ data }) => WORK[queue]?.(data)));
+      await Promise.all(jobs.map(async ({ data }) => WORK[queue]?.(data)));
     });
 
 /** From the server's clock to the send, on a connection that is warm. */
