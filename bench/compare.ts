@@ -175,7 +175,7 @@ function show(comparison: Comparison): void {
   const targets = targetTable(comparison);
   const report = [
     settings(),
-    ...skipped.map((line) => `- ${line}`),
+    ...(skipped.length > 0 ? [skipped.map((line) => `- ${line}`).join('\n')] : []),
     '## Targets',
     targets,
     ...tables(comparison, size.throughput.jobs),

@@ -59,7 +59,7 @@ function scheduleTable(schedules: readonly Lateness[]): string {
 function idleTable(idle: readonly Idle[]): string {
   const rows = idle.map(({ name, transactionsPerSecond, connections, memory, program, server }) => [
     name,
-    figure(transactionsPerSecond),
+    transactionsPerSecond === undefined ? '' : figure(transactionsPerSecond),
     String(connections),
     memory === undefined ? '' : String(memory),
     figure(median(program)),

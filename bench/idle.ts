@@ -13,8 +13,11 @@ import { type Database, pause, root, stopProcess, until, value } from './support
 
 export interface Idle {
   name: string;
-  /** Of the database of the contestant, by others than us. */
-  transactionsPerSecond: number;
+  /**
+   * Of the database of the contestant, by others than us; undefined where workers run SELECT 1: a backend counts such
+   * transactions only when it next has something else to count.
+   */
+  transactionsPerSecond: number | undefined;
   connections: number;
   /** Megabytes of the program; undefined: there is none, or no /proc. */
   memory: number | undefined;
@@ -36,6 +39,8 @@ export interface IdleSize {
 interface Subject {
   database: Database;
   pid?: number | undefined;
+  /** No worker runs. */
+  isQuiet?: boolean;
 }
 
 export const ALONE = 'the server alone';
@@ -73,7 +78,14 @@ async function measure(stage: Stage, name: string, subject: Subject, { windows, 
   const count = (sql: string): Promise<number> => value<number>(stage.client, sql, [database]);
   const transactions = 'SELECT xact_commit::float8 FROM pg_stat_database WHERE datname = $1';
   const backends = `SELECT count(*)::int FROM pg_stat_activity WHERE datname = $1 AND application_name <> 'bench'`;
-  const idle: Idle = { name, transactionsPerSecond: 0, connections: 0, memory: undefined, program: [], server: [] };
+  const idle: Idle = {
+    name,
+    transactionsPerSecond: undefined,
+    connections: 0,
+    memory: undefined,
+    program: [],
+    server: [],
+  };
   const before = await count(transactions);
   for (let window = 0; window < windows; window += 1) {
     const program = cpuOf(subject.pid);
@@ -85,7 +97,7 @@ async function measure(stage: Stage, name: string, subject: Subject, { windows, 
     idle.program.push(((cpuOf(subject.pid) - program) / seconds) * 60);
     idle.server.push(((cpuOf(stage.server.pid) - server) / seconds) * 60);
   }
-  idle.transactionsPerSecond = ((await count(transactions)) - before) / (windows * seconds);
+  if (subject.isQuiet) idle.transactionsPerSecond = ((await count(transactions)) - before) / (windows * seconds);
   idle.memory = subject.pid === undefined ? undefined : residentMegabytes(subject.pid);
   return idle;
 }
@@ -94,7 +106,7 @@ const cpuOf = (pid: number | undefined): number => (pid === undefined ? 0 : (cpu
 
 async function ours(stage: Stage): Promise<Subject> {
   const bench = await stage.ours();
-  return { database: bench, pid: bench.controller.pid };
+  return { database: bench, pid: bench.controller.pid, isQuiet: true };
 }
 
 async function oursNapping(stage: Stage, workers: number, naptime: string): Promise<Subject> {
@@ -108,21 +120,21 @@ async function oursNapping(stage: Stage, workers: number, naptime: string): Prom
   await client.query(`SELECT count(bgw_launch('nap_' || n)) FROM ${range}`, [workers]);
   const started = `SELECT count(*)::int FROM bgw.process WHERE status = 'started'`;
   await until(async () => (await value<number>(client, started)) === workers, 500);
-  return subject;
+  return { ...subject, isQuiet: false };
 }
 
 async function graphile(stage: Stage): Promise<Subject> {
   const database = await stage.database('graphile_idle');
   const peer = await PeerProcess.start('graphile-worker', { url: database.url, settings: SETTINGS.default });
   stage.atEnd(() => peer.stop());
-  return { database, pid: peer.pid };
+  return { database, pid: peer.pid, isQuiet: true };
 }
 
 async function boss(stage: Stage): Promise<Subject> {
   const database = await stage.database('pgboss_idle');
   const peer = await PeerProcess.start('pg-boss', { url: database.url, role: 'idle' });
   stage.atEnd(() => peer.stop());
-  return { database, pid: peer.pid };
+  return { database, pid: peer.pid, isQuiet: true };
 }
 
 async function nativeNapping(stage: Stage, { url }: Native): Promise<Subject> {

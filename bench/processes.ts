@@ -4,26 +4,35 @@ import { readdirSync, readFileSync } from 'node:fs';
 /** What a tick of /proc/PID/stat is: USER_HZ, 100 on every Linux that Node.js runs on. */
 const TICKS_PER_SECOND = 100;
 
-interface Stat {
-  parent: number;
-  own: number;
-  /** Of children that have ended and were waited for. */
-  ended: number;
-}
-
 /** CPU seconds of the process and of all its descendants, also of those that have ended. */
 export function cpuSeconds(pid: number): number | undefined {
-  const stats = allStats();
-  const first = stats.get(pid);
-  if (first === undefined) return undefined;
-  let ticks = 0;
-  const count = (each: number, stat: Stat): void => {
-    ticks += stat.own + stat.ended;
-    for (const [child, childStat] of stats) if (childStat.parent === each) count(child, childStat);
-  };
-  count(pid, first);
-  return ticks / TICKS_PER_SECOND;
+  const parents = new Map(processIds().map((id) => [id, Number(statFields(id)?.[1])]));
+  if (!parents.has(pid)) return undefined;
+  const family = (id: number): number[] => [
+    id,
+    ...[...parents].filter(([, up]) => up === id).flatMap(([child]) => family(child)),
+  ];
+  return family(pid).reduce((seconds, id) => seconds + ownSeconds(id) + endedSeconds(id), 0);
 }
+
+/** In nanoseconds where the kernel says so: a backend that naps uses less than a tick for minutes. */
+function ownSeconds(pid: number): number {
+  const threads = list(`/proc/${pid}/task`).map((thread) => read(`/proc/${pid}/task/${thread}/schedstat`));
+  if (threads.length > 0 && threads.every((stat) => stat !== undefined))
+    return threads.reduce((seconds, stat) => seconds + Number(stat?.split(' ')[0]) / 1e9, 0);
+  return ticks(pid, 11, 12);
+}
+
+/** Of children that have ended and were waited for. */
+const endedSeconds = (pid: number): number => ticks(pid, 13, 14);
+
+function ticks(pid: number, user: number, system: number): number {
+  const fields = statFields(pid);
+  return (Number(fields?.[user] ?? 0) + Number(fields?.[system] ?? 0)) / TICKS_PER_SECOND;
+}
+
+/** After the name, which may contain anything: state, parent, ..., utime, stime, cutime, cstime. */
+const statFields = (pid: number): string[] | undefined => read(`/proc/${pid}/stat`)?.split(') ').at(-1)?.split(' ');
 
 /** Megabytes that are resident, of that process alone. */
 export function residentMegabytes(pid: number): number | undefined {
@@ -31,22 +40,13 @@ export function residentMegabytes(pid: number): number | undefined {
   return kilobytes === undefined ? undefined : Math.round(Number(kilobytes) / 1024);
 }
 
-function allStats(): Map<number, Stat> {
-  const stats = new Map<number, Stat>();
-  for (const entry of listProc()) {
-    // After the name, which may contain anything: state, parent, ..., utime, stime, cutime, cstime.
-    const fields = read(`/proc/${entry}/stat`)?.split(') ').at(-1)?.split(' ').map(Number);
-    const [parent = 0, own = 0, system = 0, ended = 0, endedSystem = 0] = [1, 11, 12, 13, 14].map((i) => fields?.[i]);
-    if (fields) stats.set(Number(entry), { parent, own: own + system, ended: ended + endedSystem });
-  }
-  return stats;
-}
+const processIds = (): number[] => list('/proc').map(Number).filter(Number.isInteger);
 
-function listProc(): string[] {
+function list(directory: string): string[] {
   try {
-    return readdirSync('/proc').filter((name) => /^\d+$/.test(name));
+    return readdirSync(directory);
   } catch {
-    return []; // not Linux
+    return []; // not Linux, or it has ended meanwhile
   }
 }
 

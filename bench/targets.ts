@@ -169,4 +169,4 @@ function extreme(samples: readonly Sample[], statistic: Statistic, choose: typeo
 }
 
 const ratio = (ours: number | undefined, theirs: number | undefined): number | undefined =>
-  ours === undefined || theirs === undefined ? undefined : ours / theirs;
+  ours === undefined || !theirs ? undefined : ours / theirs;

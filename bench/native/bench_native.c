@@ -10,6 +10,7 @@
 #include "executor/spi.h"
 #include "fmgr.h"
 #include "miscadmin.h"
+#include "pgstat.h"
 #include "postmaster/bgworker.h"
 #include "postmaster/interrupt.h"
 #include "storage/ipc.h"
@@ -89,6 +90,7 @@ bench_native_wait(PG_FUNCTION_ARGS)
 	PG_RETURN_VOID();
 }
 
+/* As src/test/modules/worker_spi does it. */
 static void
 run(const char *command)
 {
@@ -96,10 +98,13 @@ run(const char *command)
 	StartTransactionCommand();
 	SPI_connect();
 	PushActiveSnapshot(GetTransactionSnapshot());
+	pgstat_report_activity(STATE_RUNNING, command);
 	SPI_execute(command, false, 0);
 	SPI_finish();
 	PopActiveSnapshot();
 	CommitTransactionCommand();
+	pgstat_report_stat(true);
+	pgstat_report_activity(STATE_IDLE, NULL);
 }
 
 void
