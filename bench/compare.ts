@@ -51,7 +51,7 @@ const FULL = {
   throughput: { rounds: 3, jobs: 20_000 },
   slow: { jobs: 2000, seconds: 5 },
   schedules: { seconds: 20, eachSecond: [100, 500], oneMinute: 500 },
-  idle: { windows: 2, seconds: 10, many: 10_000, watched: 65 },
+  idle: { windows: 3, seconds: 7, many: 10_000, watched: 65 },
 };
 const QUICK: typeof FULL = {
   turns: 30,

@@ -16,7 +16,7 @@ export interface Plot {
 }
 
 const WIDTH = 760;
-const LABELS = 250;
+const LABELS = 280;
 /** For the figure at the end of a bar. */
 const FIGURES = 110;
 const ROW = 24;

@@ -43,6 +43,8 @@ export async function startServer(): Promise<Server> {
     await server.stop();
     rmSync(directory, { recursive: true, force: true });
   };
+  for (const signal of ['SIGINT', 'SIGTERM'] as const)
+    process.once(signal, () => void stop().finally(() => process.exit(1)));
   const database = await openDatabase(server.url);
   const version = await value<string>(database.client, 'SHOW server_version');
   await database.close();
