@@ -6,7 +6,7 @@ import { fork } from 'node:child_process';
 import { join } from 'node:path';
 import { type Native, startNapping } from './contestants/native.ts';
 import { SETTINGS } from './contestants/graphile-worker.ts';
-import { arePeersInstalled, PeerProcess } from './peer-process.ts';
+import { PeerProcess } from './peer-process.ts';
 import { cpuSeconds, residentMegabytes } from './processes.ts';
 import { type Server, Stage } from './server.ts';
 import { type Database, pause, root, stopProcess, until, value } from './support.ts';
@@ -53,8 +53,8 @@ export async function measureIdle(server: Server, native: Native, size: IdleSize
   const cases: [string, ((stage: Stage) => Promise<Subject>) | undefined][] = [
     [ALONE, async (stage) => ({ database: await stage.database('alone') })],
     ['nothing registered: pg-bgworker', ours],
-    ['nothing registered: graphile-worker', arePeersInstalled() ? graphile : undefined],
-    ['nothing registered: pg-boss', arePeersInstalled() ? boss : undefined],
+    ['nothing registered: graphile-worker', graphile],
+    ['nothing registered: pg-boss', boss],
     [`${NAPPING} workers, nap 1 s: pg-bgworker`, (stage) => oursNapping(stage, NAPPING, '1 s')],
     [`${NAPPING} workers, nap 1 s: native`, native.isBesideUs ? (stage) => nativeNapping(stage, native) : undefined],
     [`${NAPPING} workers, nap 1 s: a plain Node.js pool`, pool],

@@ -1,14 +1,11 @@
 /** A process of a peer, bench/programs/NAME.ts, run by the Node.js of bench/node_modules, which is new enough for it. */
 import { type ChildProcess, fork } from 'node:child_process';
 import { EventEmitter, once } from 'node:events';
-import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import type { Reply, Request } from './programs/channel.ts';
 import { root, stopProcess } from './support.ts';
 
 const NODE = join(root, 'bench', 'node_modules', 'node', 'bin', 'node');
-
-export const arePeersInstalled = (): boolean => existsSync(NODE);
 
 export class PeerProcess {
   readonly pid: number;
