@@ -14,7 +14,7 @@ import { measureThroughput } from './throughput.ts';
 const { values: options } = parseArgs({
   options: { quick: { type: 'boolean', default: false }, url: { type: 'string' } },
 });
-const size = options.quick ? { turns: 40, rounds: 1, jobs: 1000 } : { turns: 400, rounds: 3, jobs: 4000 };
+const size = options.quick ? { turns: 40, rounds: 1, jobs: 1000 } : { turns: 300, rounds: 2, jobs: 4000 };
 /** A process each time would measure the machine's cores. */
 const EVERY = 20;
 

@@ -75,7 +75,12 @@ export async function ourCallers(database: Database): Promise<Caller[]> {
 
 export const ourQueues = (database: Database): Queue[] => [
   { name: 'pg-bgworker', works: WORKS, drain: (work, jobs) => drain(database, work, jobs, 'session') },
-  { name: 'pg-bgworker, atomic', works: ['INSERT'], drain: (work, jobs) => drain(database, work, jobs, 'atomic') },
+  {
+    name: 'pg-bgworker, atomic',
+    works: ['INSERT'],
+    share: 0.25,
+    drain: (work, jobs) => drain(database, work, jobs, 'atomic'),
+  },
 ];
 
 async function drain(database: Database, work: Work, jobs: number, mode: string): Promise<number> {
