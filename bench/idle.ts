@@ -48,6 +48,8 @@ const NAPPING = 50;
 const NAPTIME = 1000;
 /** From its start on until it is in its stride. */
 const UNTIL_STEADY = 4000;
+/** What a backend has done it counts after ten seconds at the latest: so long the start is among the transactions. */
+const UNTIL_COUNTED = 12_000;
 
 export async function measureIdle(server: Server, native: Native, size: IdleSize): Promise<Idle[]> {
   const cases: [string, ((stage: Stage) => Promise<Subject>) | undefined][] = [
@@ -73,7 +75,7 @@ export async function measureIdle(server: Server, native: Native, size: IdleSize
 }
 
 async function measure(stage: Stage, name: string, subject: Subject, { windows, seconds }: IdleSize): Promise<Idle> {
-  await pause(UNTIL_STEADY);
+  await pause(subject.isQuiet ? UNTIL_COUNTED : UNTIL_STEADY);
   const database = new URL(subject.database.url).pathname.slice(1);
   const count = (sql: string): Promise<number> => value<number>(stage.client, sql, [database]);
   const transactions = 'SELECT xact_commit::float8 FROM pg_stat_database WHERE datname = $1';
