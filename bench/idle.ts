@@ -1,66 +1,154 @@
-/** What 1,000 workers cost that are launched and sleep: statements, connections, memory and CPU of the controller. */
-import { readFileSync } from 'node:fs';
-import { type Bench, pause, value } from './support.ts';
+/**
+ * What nothing to do costs, and what napping workers cost: transactions, connections, memory, and the CPU time of the
+ * program (with its children) and of the whole server (with the backends that have ended).
+ */
+import { fork } from 'node:child_process';
+import { join } from 'node:path';
+import { type Native, startNapping } from './contestants/native.ts';
+import { SETTINGS } from './contestants/graphile-worker.ts';
+import { PeerProcess } from './peer-process.ts';
+import { cpuSeconds, residentMegabytes } from './processes.ts';
+import { type Server, Stage } from './server.ts';
+import { type Database, pause, root, stopProcess, until, value } from './support.ts';
 
 export interface Idle {
-  workers: number;
-  statementsPerSecond: number;
+  name: string;
+  /**
+   * Of the database of the contestant, by others than us; undefined where workers run SELECT 1: a backend counts such
+   * transactions only when it next has something else to count.
+   */
+  transactionsPerSecond: number | undefined;
   connections: number;
-  /** Megabytes; undefined where /proc is not there. */
+  /** Megabytes of the program; undefined: there is none, or no /proc. */
   memory: number | undefined;
-  /** CPU seconds of the controller per minute. */
-  cpu: number | undefined;
+  /** CPU seconds per minute: of the program, and of the server, each value of a window of its own. */
+  program: number[];
+  server: number[];
 }
 
-/** What a tick of /proc/PID/stat is: USER_HZ, 100 on every Linux that Node.js runs on. */
-const TICKS_PER_SECOND = 100;
+export interface IdleSize {
+  windows: number;
+  seconds: number;
+  /** SQL workers that nap for a minute. */
+  many: number;
+  /** How long they are watched, in seconds. */
+  watched: number;
+}
 
-export async function measureIdle({ client, controller }: Bench, workers: number, seconds: number): Promise<Idle> {
-  await client.query(
-    `SELECT count(bgw_register('idle_' || n, 'SELECT 1', naptime => '1 d')) FROM generate_series(1, $1) AS n`,
-    [workers],
-  );
-  await client.query(`SELECT count(bgw_launch('idle_' || n)) FROM generate_series(1, $1) AS n`, [workers]);
-  while (
-    Number(await value(client, `SELECT count(*) FROM bgw.process WHERE status = 'started' AND pid IS NULL`)) < workers
-  )
-    await pause(100);
-  // The pool gives its sessions up after half a minute, and a backend counts its last transactions when it has gone.
-  await pause(35_000);
-  const statements = `SELECT sum(xact_commit) FROM pg_stat_database WHERE datname = current_database()`;
-  const own = `SELECT count(*) FROM pg_stat_activity WHERE application_name LIKE 'bgw%'`;
-  const [before, cpuBefore] = [Number(await value(client, statements)), cpuTicks(controller.pid)];
-  await pause(seconds * 1000);
-  const [after, cpuAfter] = [Number(await value(client, statements)), cpuTicks(controller.pid)];
+/** What is measured: the program, if there is one, and its database. */
+interface Subject {
+  database: Database;
+  pid?: number | undefined;
+  /** No worker runs. */
+  isQuiet?: boolean;
+}
+
+export const ALONE = 'the server alone';
+const NAPPING = 50;
+const NAPTIME = 1000;
+/** From its start on until it is in its stride. */
+const UNTIL_STEADY = 4000;
+/** What a backend has done it counts after ten seconds at the latest: so long the start is among the transactions. */
+const UNTIL_COUNTED = 12_000;
+
+export async function measureIdle(server: Server, native: Native, size: IdleSize): Promise<Idle[]> {
+  const cases: [string, ((stage: Stage) => Promise<Subject>) | undefined][] = [
+    [ALONE, async (stage) => ({ database: await stage.database('alone') })],
+    ['nothing registered: pg-bgworker', ours],
+    ['nothing registered: graphile-worker', graphile],
+    ['nothing registered: pg-boss', boss],
+    [`${NAPPING} workers, nap 1 s: pg-bgworker`, (stage) => oursNapping(stage, NAPPING, '1 s')],
+    [`${NAPPING} workers, nap 1 s: native`, native.isBesideUs ? (stage) => nativeNapping(stage, native) : undefined],
+    [`${NAPPING} workers, nap 1 s: a plain Node.js pool`, pool],
+  ];
+  const results: Idle[] = [];
+  for (const [name, start] of cases) {
+    if (start === undefined) continue;
+    await using stage = await Stage.open(server);
+    results.push(await measure(stage, name, await start(stage), size));
+  }
+  await using stage = await Stage.open(server);
+  const name = `${size.many} workers, nap 1 min: pg-bgworker`;
+  const subject = await oursNapping(stage, size.many, '1 min');
+  results.push(await measure(stage, name, subject, { ...size, windows: 1, seconds: size.watched }));
+  return results;
+}
+
+async function measure(stage: Stage, name: string, subject: Subject, { windows, seconds }: IdleSize): Promise<Idle> {
+  await pause(subject.isQuiet ? UNTIL_COUNTED : UNTIL_STEADY);
+  const database = new URL(subject.database.url).pathname.slice(1);
+  const count = (sql: string): Promise<number> => value<number>(stage.client, sql, [database]);
+  const transactions = 'SELECT xact_commit::float8 FROM pg_stat_database WHERE datname = $1';
+  const backends = `SELECT count(*)::int FROM pg_stat_activity WHERE datname = $1 AND application_name <> 'bench'`;
   const idle: Idle = {
-    workers,
-    statementsPerSecond: (after - before) / seconds,
-    connections: Number(await value(client, own)),
-    memory: residentMegabytes(controller.pid),
-    cpu:
-      cpuBefore === undefined || cpuAfter === undefined
-        ? undefined
-        : ((cpuAfter - cpuBefore) / TICKS_PER_SECOND / seconds) * 60,
+    name,
+    transactionsPerSecond: undefined,
+    connections: 0,
+    memory: undefined,
+    program: [],
+    server: [],
   };
-  await client.query(`SELECT count(bgw_unregister('idle_' || n)) FROM generate_series(1, $1) AS n`, [workers]);
-  while ((await value<string>(client, 'SELECT count(*) FROM bgw.process')) !== '0') await pause(100);
+  const before = await count(transactions);
+  for (let window = 0; window < windows; window += 1) {
+    const program = cpuOf(subject.pid);
+    const server = cpuOf(stage.server.pid);
+    for (let second = 0; second < seconds; second += 1) {
+      await pause(1000);
+      idle.connections = Math.max(idle.connections, await count(backends));
+    }
+    idle.program.push(((cpuOf(subject.pid) - program) / seconds) * 60);
+    idle.server.push(((cpuOf(stage.server.pid) - server) / seconds) * 60);
+  }
+  if (subject.isQuiet) idle.transactionsPerSecond = ((await count(transactions)) - before) / (windows * seconds);
+  idle.memory = subject.pid === undefined ? undefined : residentMegabytes(subject.pid);
   return idle;
 }
 
-function cpuTicks(pid: number | undefined): number | undefined {
-  const fields = readProc(pid, 'stat')?.split(') ')[1]?.split(' ');
-  return fields && Number(fields[11]) + Number(fields[12]);
+const cpuOf = (pid: number | undefined): number => (pid === undefined ? 0 : (cpuSeconds(pid) ?? Number.NaN));
+
+async function ours(stage: Stage): Promise<Subject> {
+  const bench = await stage.ours();
+  return { database: bench, pid: bench.controller.pid, isQuiet: true };
 }
 
-function residentMegabytes(pid: number | undefined): number | undefined {
-  const kilobytes = readProc(pid, 'status')?.match(/VmRSS:\s+(\d+)/)?.[1];
-  return kilobytes === undefined ? undefined : Math.round(Number(kilobytes) / 1024);
+async function oursNapping(stage: Stage, workers: number, naptime: string): Promise<Subject> {
+  const subject = await ours(stage);
+  const { client } = subject.database;
+  const range = 'generate_series(1, $1::int) AS n';
+  await client.query(`SELECT count(bgw_register('nap_' || n, 'SELECT 1', naptime => $2)) FROM ${range}`, [
+    workers,
+    naptime,
+  ]);
+  await client.query(`SELECT count(bgw_launch('nap_' || n)) FROM ${range}`, [workers]);
+  const started = `SELECT count(*)::int FROM bgw.process WHERE status = 'started'`;
+  await until(async () => (await value<number>(client, started)) === workers, 500);
+  return { ...subject, isQuiet: false };
 }
 
-function readProc(pid: number | undefined, file: string): string | undefined {
-  try {
-    return readFileSync(`/proc/${pid}/${file}`, 'utf8');
-  } catch {
-    return undefined;
-  }
+async function graphile(stage: Stage): Promise<Subject> {
+  const database = await stage.database('graphile_idle');
+  const peer = await PeerProcess.start('graphile-worker', { url: database.url, settings: SETTINGS.default });
+  stage.atEnd(() => peer.stop());
+  return { database, pid: peer.pid, isQuiet: true };
+}
+
+async function boss(stage: Stage): Promise<Subject> {
+  const database = await stage.database('pgboss_idle');
+  const peer = await PeerProcess.start('pg-boss', { url: database.url, role: 'idle' });
+  stage.atEnd(() => peer.stop());
+  return { database, pid: peer.pid, isQuiet: true };
+}
+
+async function nativeNapping(stage: Stage, { url }: Native): Promise<Subject> {
+  const database = await stage.open(url);
+  stage.atEnd(await startNapping(database, NAPPING, NAPTIME));
+  return { database };
+}
+
+async function pool(stage: Stage): Promise<Subject> {
+  const database = await stage.database('pool');
+  const program = join(root, 'bench', 'programs', 'pool.mjs');
+  const child = fork(program, [database.url, String(NAPPING), String(NAPTIME)], { execArgv: [] });
+  stage.atEnd(() => stopProcess(child));
+  return { database, pid: child.pid };
 }
