@@ -15,7 +15,7 @@ END;
 $$;
 COMMENT ON FUNCTION bgw.ring() IS
 'Wakes the nodes when the transaction commits.  Does nothing where SET bgw.notify = off (needed before PREPARE TRANSACTION) or while the
-server''s notification queue is half full: the nodes then see the change at their next poll, within two seconds.';
+server''s notification queue is half full: the nodes then see the change at their next poll, within two seconds, or four if no process is registered.';
 
 CREATE OR REPLACE FUNCTION bgw.may_notify() RETURNS boolean
 LANGUAGE plpgsql

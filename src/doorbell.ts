@@ -1,6 +1,6 @@
 /**
  * LISTEN bgw: wakes the controller when somebody rings (sql/doorbell.sql).  Never carries meaning: a wake-up says
- * "look", and polling every two seconds finds the same (I10).
+ * "look", and polling every two seconds, four where nothing is registered, finds the same (I10).
  * On pg-listen, treated as a doorbell that may be dead: it rings itself, and is built anew when it does not hear that.
  * Next: src/controller.ts.
  */

@@ -47,10 +47,11 @@ DECLARE
     due timestamptz := least(
         (SELECT process.next_start FROM bgw.process WHERE process.next_start IS NOT NULL AND process.next_start > present ORDER BY process.next_start LIMIT 1),
         (SELECT schedule_state.starts_at FROM bgw.schedule_state WHERE schedule_state.starts_at IS NOT NULL ORDER BY schedule_state.starts_at LIMIT 1),
-        present + interval '2 s');
+        present + CASE WHEN (SELECT process.id FROM bgw.process ORDER BY process.id LIMIT 1) IS NULL THEN interval '4 s' ELSE interval '2 s' END);
 BEGIN
-    -- Two seconds: the longest that a lost notification may delay anything (I10).  0 would spin on what other nodes hold locked.
+    -- The poll interval: the longest that a lost notification may delay anything (I10).  0 would spin on what other nodes hold locked.
     RETURN greatest(1, pg_catalog.ceil(pg_catalog.date_part('epoch', due - present) * 1000));
 END;
 $$;
-COMMENT ON FUNCTION bgw.next_wakeup_ms() IS 'In how many milliseconds a node has to look again: at the next restart time, at the latest in two seconds.';
+COMMENT ON FUNCTION bgw.next_wakeup_ms() IS 'In how many milliseconds a node has to look again: at the next restart or due time, at the latest in two seconds; in four if no process is
+registered.';
