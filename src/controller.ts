@@ -39,8 +39,6 @@ export interface ControllerOptions extends NodeSettings {
 const GRACE = 5000;
 /** As long as an init has when libraries are loaded: a worker runs it again. */
 const START_WITHIN = 15_000;
-/** Sessions beyond max_worker_processes, so that napping workers get on while long commands fill every slot. */
-const SPARE_SESSIONS = 2;
 /** Milliseconds that a report waits for others while the slots are busy with what was claimed ahead. */
 const REPORTS_TOGETHER = 5;
 
@@ -87,7 +85,7 @@ export class Controller {
       connection: options.connection,
       server: this.#node,
       onClosed: (pid) => this.#events.push({ kind: 'session_closed', pid }),
-      limit: maxWorkerProcesses + SPARE_SESSIONS,
+      slots: maxWorkerProcesses,
       clock,
     });
     this.#roster = new Roster({

@@ -13,13 +13,15 @@ export interface PoolOptions {
   connection: ClientConfig;
   server: SessionRegistry & { readonly serverVersion: number };
   onClosed: (pid: number) => void;
-  /** How many sessions at most, over all databases. */
-  limit: number;
+  /** How many sessions are wanted at most, over all databases; see SPARE. */
+  slots: number;
   clock: Clock;
 }
 
 /** Milliseconds: a run of that length is worth a connection of its own. */
 const STALLED_AFTER = 10;
+/** Sessions beyond the slots, so that napping workers get on while long commands fill every slot; only then are they opened. */
+const SPARE = 2;
 /** Below this many sessions the pool does not wait for one to come back. */
 const EAGER = 2;
 /** An idle session is closed after this long: backends cost memory, and an idle one can stand in the way of DROP DATABASE. */
@@ -47,6 +49,8 @@ export class Pool {
   /** How many of those who wait are urgent. */
   #urgent = 0;
   #opening = 0;
+  /** Those that urgent ones hold. */
+  readonly #heldUrgently = new Set<Session>();
   #growTimer: NodeJS.Timeout | undefined;
   #closing = false;
   /** How often every connection was dropped. */
@@ -58,17 +62,14 @@ export class Pool {
 
   /** A session of that database, when there is one; in order of asking.  `isUrgent`: more of them are opened for it. */
   async acquire(database: string, { isUrgent }: { isUrgent: boolean }): Promise<Session> {
-    const session = this.#takeIdle(database);
-    if (session) return session;
-    return new Promise((resolve, reject) => {
-      this.#waiting.push({ database, isUrgent, resolve, reject });
-      if (isUrgent) this.#urgent += 1;
-      this.#grow();
-    });
+    const session = this.#takeIdle(database) ?? (await this.#wait(database, isUrgent));
+    if (isUrgent) this.#heldUrgently.add(session);
+    return session;
   }
 
   /** Gives a session back, reset. It goes to the next who waits. */
   async release(session: Session): Promise<void> {
+    this.#heldUrgently.delete(session);
     if (!(await session.reset())) {
       await this.#discard(session);
       return;
@@ -108,6 +109,14 @@ export class Pool {
   abandon(): void {
     this.#abandonments += 1;
     for (const session of this.#sessions) session.abandon();
+  }
+
+  #wait(database: string, isUrgent: boolean): Promise<Session> {
+    return new Promise((resolve, reject) => {
+      this.#waiting.push({ database, isUrgent, resolve, reject });
+      if (isUrgent) this.#urgent += 1;
+      this.#grow();
+    });
   }
 
   #configOf(database: string): ClientConfig {
@@ -150,9 +159,15 @@ export class Pool {
     return this.#sessions.size + this.#opening;
   }
 
+  /** How many sessions there may be for those who wait. */
+  #limit(): number {
+    const { slots } = this.#options;
+    return this.#urgent > 0 ? slots + SPARE : Math.max(slots, this.#heldUrgently.size + SPARE);
+  }
+
   #grow(): void {
     if (this.#waiting.length <= this.#opening) return;
-    if (this.#size() < Math.min(EAGER, this.#options.limit)) void this.#open();
+    if (this.#size() < Math.min(EAGER, this.#limit())) void this.#open();
     else if (this.#growTimer === undefined) this.#restartGrowTimer();
   }
 
@@ -161,7 +176,7 @@ export class Pool {
     this.#growTimer = undefined;
     if (this.#waiting.length === 0 || this.#closing) return;
     this.#growTimer = setTimeout(() => {
-      const isFull = this.#size() >= this.#options.limit;
+      const isFull = this.#size() >= this.#limit();
       if (isFull) void this.#dropIdleElsewhere();
       else if (this.#waiting.length > this.#opening) void this.#open();
       this.#restartGrowTimer();
