@@ -6,8 +6,9 @@
 import type { Clock } from '../clock.ts';
 import type { StartOrder } from '../orders.ts';
 
-/** Milliseconds of work that are claimed ahead. */
+/** Milliseconds of work that are claimed ahead: a report and a claim of MOST take about as long. */
 const AHEAD = 40;
+/** Orders that wait at most. */
 const MOST = 500;
 /** Milliseconds after which an order is given back. */
 const PATIENCE = 200;
@@ -75,7 +76,7 @@ export class Backlog {
   }
 
   #wait(): void {
-    this.#timer = setTimeout(() => this.#giveBackLate(), PATIENCE);
+    this.#timer = setTimeout(() => this.#giveBackLate(), PATIENCE).unref();
   }
 
   #turn(): void {
