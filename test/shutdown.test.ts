@@ -193,6 +193,20 @@ test('a stale epoch is refused with WK001 and changes nothing (I6)', async ({ db
   expect((await db.query('SELECT * FROM bgw.process')).rows).toEqual(before.rows);
 });
 
+test('a node of before an upgrade is refused with WK001, and loses nothing', async ({ db }) => {
+  const { rows } = await db.query(`SELECT * FROM bgw.join_node('old', '{}', 8)`);
+  const { node_id: node, epoch } = rows[0];
+  const handle = await db.value<bigint>(`SELECT bgw_launch('hello_world')`);
+  await db.query('SELECT bgw.take_orders($1, $2, 8)', [node, epoch]);
+  const before = await db.query('SELECT * FROM bgw.process');
+  const exited = JSON.stringify([{ kind: 'exited', handle: String(handle), run_id: '1', exit_code: 0 }]);
+  await expect(db.query('SELECT bgw.report($1, $2, $3)', [node, epoch, exited])).rejects.toMatchObject({
+    code: 'WK001',
+    message: 'node "old" is of an older version than the schema',
+  });
+  expect((await db.query('SELECT * FROM bgw.process')).rows).toEqual(before.rows);
+});
+
 test('a fencing ends exactly the registered sessions', async ({ db, startController }) => {
   const innocent = await db.client({ application_name: 'bgw worker' });
   const victim = await db.client();

@@ -10,6 +10,11 @@ DECLARE
     node bgw.node := bgw.check_node(report.node_id, report.epoch);
     event record;
 BEGIN
+    IF pg_catalog.jsonb_typeof(events) <> 'object' THEN
+        RAISE EXCEPTION USING ERRCODE = 'WK001',
+            MESSAGE = pg_catalog.format('node "%s" is of an older version than the schema', node.name),
+            HINT = 'Stop it, and start the version that ran "bgw migrate".';
+    END IF;
     -- Only ends must survive a crash of the server.  A claim in this transaction need not wait for the disk: its commit
     -- record is written before any record of what the worker does, and resume_node ends a run whose claim was lost.
     IF NOT events ? 'exited' THEN
@@ -48,7 +53,7 @@ END;
 $$;
 COMMENT ON FUNCTION bgw.report(bigint, integer, jsonb) IS
 'What happened on a node since its last report: lists of events {handle, run_id, age, ...} by their kinds: started, session, activity, returned,
-exited, log, session_closed.  Errors: WK001 the node was fenced.';
+exited, log, session_closed.  Errors: WK001 the node was fenced, or is of an older version.';
 
 CREATE OR REPLACE FUNCTION bgw.log_events(node_name text, events jsonb) RETURNS void
 LANGUAGE plpgsql
