@@ -93,7 +93,7 @@ export interface Exit {
   command_tag?: string | undefined;
   rows?: number | undefined;
   error?: ErrorDescription | undefined;
-  /** How long its last run took; a short one is over before its start is worth an event. */
+  /** How long a one-shot ran; a short one is over before its start is worth an event. */
   ran_ms?: number | undefined;
   /** The backend that it ran in. */
   session_pid?: number | undefined;

@@ -138,12 +138,11 @@ export async function measureSlowJob(database: Database, jobs: number, seconds: 
     await nothingLeft(database);
     await checkRuns(database, jobs + (withSlow ? 1 : 0), before);
     const sql = `
-      WITH run AS (SELECT *, finished_at - started_at >= make_interval(secs => $2) AS is_slow
-                   FROM bgw_run_history WHERE run_id > $1),
+      WITH run AS (SELECT *, command_tag LIKE 'SELECT%' AS is_slow FROM bgw_run_history WHERE run_id > $1),
            other AS (SELECT * FROM run WHERE NOT is_slow)
       SELECT (SELECT count(*) / date_part('epoch', max(finished_at) - min(started_at)) FROM other) AS rate,
              (SELECT count(*)::int FROM other, run WHERE run.is_slow AND other.finished_at > run.finished_at) AS waited`;
-    const { rows } = await client.query<{ rate: number; waited: number }>(sql, [before, seconds]);
+    const { rows } = await client.query<{ rate: number; waited: number }>(sql, [before]);
     return [rows[0]?.rate ?? 0, rows[0]?.waited ?? 0];
   };
   const [without] = await rate(false);

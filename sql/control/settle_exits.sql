@@ -16,7 +16,7 @@ BEGIN
     FOR told IN WITH ended AS MATERIALIZED (
         SELECT process.*, ending.exit_code, ending.command_tag, ending.rows, ending.sqlstate, ending.message, ending.detail, ending.hint, ending.context,
                present - coalesce(ending.age, 0) * interval '1 ms' AS finished_at, ending.session_pid,
-               coalesce(process.started_at, present - (ending.age + ending.ran_ms) * interval '1 ms', process.claimed_at) AS began_at, worker.id AS definition,
+               coalesce(present - (ending.age + ending.ran_ms) * interval '1 ms', process.started_at, process.claimed_at) AS began_at, worker.id AS definition,
                worker.restart_time, worker.restart_time_max, worker.failure_limit, worker.failure_window, worker.healthy_time, worker.autostart,
                coalesce(ending.interrupted, false) OR coalesce(ending.lost, false) AS interrupted, coalesce(ending.crash_reset, false) AS crash_reset,
                coalesce(ending.crash_reset AND ending.sqlstate = '57P02', false) AS taken_along, CASE WHEN ending.lost THEN 'lost' ELSE bgw.final_status(ending.exit_code, ending.sqlstate,
@@ -86,7 +86,7 @@ $$;
 COMMENT ON FUNCTION bgw.settle_exits(jsonb) IS
 'Ends attempts: an array of {handle, run_id, exit_code, sqlstate, message, detail, hint, context, command_tag, rows, session_pid, age, ran_ms, done, interrupted, lost, expired, crash_reset}.
 done: its work was finished before anybody could end it.
-ran_ms: how long it ran, where it is over before its start was reported.
+ran_ms: how long it ran, which is exact where its start was reported a little late, or not at all.
 age: how many milliseconds ago, so that no clock but the server''s counts.
 interrupted: the controller is stopping.  lost: the node is gone.
 crash_reset: shared memory was reset; one whose SQLSTATE is 57P02 was taken along by the crash of another and did not fail itself.  An attempt that is already settled is passed over.';

@@ -136,7 +136,9 @@ export class SqlHost implements Host {
     const released = this.#pool.release(session);
     if (result.error) await released;
     hide();
-    return { ...this.#exitOf(result, expired, session), ran_ms: ranMs };
+    const exit = this.#exitOf(result, expired, session);
+    // An attempt of a worker that naps is all its runs.
+    return this.#naptime === null ? { ...exit, ran_ms: ranMs } : exit;
   }
 
   /** Reports the session that the process holds; returns what takes it back. */
