@@ -116,7 +116,11 @@ test('a connection to somewhere else that fails is an ERROR; one of its own that
     message: 'Connection terminated unexpectedly',
   });
   // Its backend, which did not notice, has been ended.
-  expect(await db.value(`SELECT count(*)::int FROM pg_stat_activity WHERE query ~ '^SELECT pg_sleep.600'`)).toBe(0);
+  expect(
+    await db.value(
+      `SELECT count(*)::int FROM pg_stat_activity WHERE datname = current_database() AND query ~ '^SELECT pg_sleep.600'`,
+    ),
+  ).toBe(0);
 });
 
 test('a FATAL of the worker itself is exit code 1 at once', async () => {
@@ -130,7 +134,11 @@ test('SIGTERM cancels the statement, the loop returns, and the worker can finish
   process.kill(await osPid(handle), 'SIGTERM');
   expect(await ended(handle)).toMatchObject({ status: 'done', exit_code: 0 });
   expect(await said(handle)).toEqual(['after the loop', [{ one: 1 }]]);
-  expect(await db.value(`SELECT count(*)::int FROM pg_stat_activity WHERE query ~ '^SELECT pg_sleep.600'`)).toBe(0);
+  expect(
+    await db.value(
+      `SELECT count(*)::int FROM pg_stat_activity WHERE datname = current_database() AND query ~ '^SELECT pg_sleep.600'`,
+    ),
+  ).toBe(0);
 });
 
 test('bgw_cancel ends the turn with 57014, and the loop goes on', async () => {
@@ -332,7 +340,11 @@ test('a worker that returns while its transaction is open is warned of it, and i
   expect(rows).toEqual([
     { sqlstate: '25000', message: 'background worker "leakingStatement" returned while a transaction was open' },
   ]);
-  expect(await db.value(`SELECT count(*)::int FROM pg_stat_activity WHERE query ~ '^SELECT pg_sleep.600'`)).toBe(0);
+  expect(
+    await db.value(
+      `SELECT count(*)::int FROM pg_stat_activity WHERE datname = current_database() AND query ~ '^SELECT pg_sleep.600'`,
+    ),
+  ).toBe(0);
 });
 
 test('a worker that prints 100 MB is cut short', async () => {
