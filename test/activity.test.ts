@@ -58,7 +58,7 @@ test('its values are live while the worker holds a session, and NULL between two
   expect(started[0].status).toBe('started');
   const { rows } = await db.query(
     `SELECT datname, usename, application_name, state, wait_event, query = $2 AS same_query, backend_type, pid = (
-       SELECT pid FROM pg_stat_activity WHERE query = $2) AS same_pid
+       SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND query = $2) AS same_pid
      FROM bgw_stat_activity WHERE handle = $1`,
     [busy, command],
   );
@@ -141,7 +141,7 @@ test('a TypeScript worker that holds a session shows that, live, beside its proc
   await until(() => db.value('SELECT pid IS NOT NULL FROM bgw_stat_activity WHERE handle = $1', [handle]));
   const { rows } = await db.query(
     `SELECT worker.os_pid, worker.state, worker.query, worker.application_name, worker.pid = server.pid AS same
-     FROM bgw_stat_activity AS worker LEFT JOIN pg_stat_activity AS server ON server.query = 'SELECT pg_sleep(600)'
+     FROM bgw_stat_activity AS worker LEFT JOIN pg_stat_activity AS server ON server.datname = current_database() AND server.query = 'SELECT pg_sleep(600)'
      WHERE worker.handle = $1`,
     [handle],
   );

@@ -1,5 +1,5 @@
 -- Checks of settings: names and reserved prefixes, definitions, values with their check hooks, values for one worker.
--- Called by sql/api/settings.sql, and by the triggers setting_is_checked and settings_are_checked, so that plain INSERT and UPDATE obey as well.
+-- Called by sql/api/settings.sql, and by the triggers setting_is_checked, settings_are_checked and process_is_filled, so that plain INSERT and UPDATE obey as well.
 -- PostgreSQL counterpart: guc.c, assignable_custom_variable_name and call_string_check_hook.
 -- A check hook is user text: it runs for whoever sets a value, never on the session of a node (HARDENING A2).
 
