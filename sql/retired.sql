@@ -25,3 +25,5 @@ DROP FUNCTION IF EXISTS bgw.settings_for(jsonb);
 DROP FUNCTION IF EXISTS bgw.settings_of(oid);
 DROP FUNCTION IF EXISTS bgw.claim_startable(bgw.node, boolean, integer);
 DROP FUNCTION IF EXISTS bgw.take_orders(bigint, integer, integer);
+-- Also wrote the history: planned anew after each DISCARD ALL.
+DROP FUNCTION IF EXISTS bgw.complete_run(bigint, bigint, bigint, boolean, text, bigint);

@@ -99,6 +99,8 @@ export interface Exit {
   session_pid?: number | undefined;
   /** Its work was finished before anybody could end it. */
   done?: boolean | undefined;
+  /** Of an atomic run whose session was lost: the database finds out whether it has committed. */
+  undecided?: boolean | undefined;
   /** The controller is stopping. */
   interrupted?: boolean | undefined;
   /** Its timeout ended it. */

@@ -1,5 +1,5 @@
 /** bgw_launch_sql: any SQL, once, in the background; and what its history says. */
-import { expect, test } from './support/controller.ts';
+import { expect, spawnController, startController, test } from './support/controller.ts';
 import type { TestDatabase } from './support/database.ts';
 import { until } from './support/until.ts';
 
@@ -54,16 +54,49 @@ test('mode session runs what cannot run in a transaction', async ({ db, controll
 
 test('mode atomic commits the effect and its completion together (I4)', async ({ db, controller }) => {
   await db.query('CREATE TABLE item (n int)');
+  // Wherever they are written: in which transaction.
+  await db.query('CREATE TABLE written (what text, xid bigint)');
+  await db.query(
+    `CREATE FUNCTION note() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN INSERT INTO public.written VALUES (TG_TABLE_NAME, pg_catalog.txid_current()); RETURN NULL; END$$`,
+  );
+  for (const table of ['item', 'bgw.completed_run'])
+    await db.query(`CREATE TRIGGER note AFTER INSERT ON ${table} EXECUTE FUNCTION note()`);
   expect(await run(db, 'INSERT INTO item VALUES (1)', `, mode => 'atomic'`)).toMatchObject({
     status: 'done',
+    command_tag: 'INSERT 0 1',
     rows: 1n,
   });
-  expect(
-    await db.value(`SELECT (SELECT xmin FROM item)::text = (SELECT xmin FROM bgw.run)::text`),
-    'effect and history were written by one transaction',
-  ).toBe(true);
+  const { rows } = await db.query('SELECT array_agg(what ORDER BY what) AS what FROM written GROUP BY xid');
+  expect(rows, 'effect and completion were written by one transaction').toEqual([{ what: ['completed_run', 'item'] }]);
+  expect(await db.value('SELECT count(*)::int FROM bgw.completed_run'), 'taken away with the history').toBe(0);
   await controller.saw('worker_exited');
   expect(controller.observations.filter(({ kind }) => kind === 'worker_exited')).toHaveLength(1);
+});
+
+test('an atomic run that has committed is done, though its node died before it could say so (I4)', async ({ db }) => {
+  await db.query('CREATE TABLE item (n int)');
+  const node = await spawnController(db);
+  await db.query('SELECT pg_advisory_lock(1)');
+  const command = 'SELECT pg_advisory_xact_lock(1); INSERT INTO item VALUES (1)';
+  await db.query('SELECT bgw_launch_sql($1, mode => $2)', [command, 'atomic']);
+  await until(() => db.value(`SELECT EXISTS (SELECT FROM bgw.process WHERE status = 'started' AND pid IS NOT NULL)`));
+  // It commits, and the report of its node waits.
+  await db.query('BEGIN; LOCK TABLE bgw.process IN EXCLUSIVE MODE; SELECT pg_advisory_unlock(1)');
+  const other = await db.client();
+  await until(async () => (await other.query('SELECT FROM item')).rowCount === 1, { what: 'the effect' });
+  await node.end('SIGKILL');
+  await other.query(
+    `SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() AND application_name = 'bgw control'`,
+  );
+  await db.query('COMMIT');
+  const next = await startController(db);
+  await until(() => db.value('SELECT NOT EXISTS (SELECT FROM bgw.process)'), { what: 'the takeover' });
+  expect((await db.query('SELECT status, exit_code, message FROM bgw_run_history')).rows).toEqual([
+    { status: 'done', exit_code: 0, message: null },
+  ]);
+  expect(await db.value('SELECT count(*)::int FROM item')).toBe(1);
+  expect(await db.value('SELECT count(*)::int FROM bgw.completed_run')).toBe(0);
+  await next.stop();
 });
 
 test('an atomic command that ends its transaction by itself is refused', async ({ db, controller }) => {
@@ -104,6 +137,9 @@ test('an atomic run whose backend dies leaves nothing and is not run again (I4)'
   expect(await run(db, command, `, mode => 'atomic'`)).toMatchObject({ status: 'failed', sqlstate: '57P01' });
   expect(await db.value('SELECT count(*)::int FROM item')).toBe(0);
   expect(controller.observations.filter(({ kind }) => kind === 'worker_started')).toHaveLength(1);
+  // Nor could it commit any more.
+  const voided = 'INSERT INTO bgw.completed_run (run_id) SELECT run_id FROM bgw_run_history';
+  await expect(db.query(voided)).rejects.toMatchObject({ code: '23505' });
 });
 
 test('an atomic command that fails at commit leaves nothing, and says why', async ({ db, controller }) => {

@@ -73,9 +73,10 @@ COMMENT ON FUNCTION bgw.fence_node(bigint) IS 'Fences one node.  true: its sessi
 CREATE OR REPLACE FUNCTION bgw.settle_processes_of(gone bigint) RETURNS void
 LANGUAGE sql
 AS $$
-    SELECT bgw.settle_exits(coalesce(pg_catalog.jsonb_agg(pg_catalog.jsonb_build_object(
-        'handle', process.id, 'run_id', process.run_id, 'lost', true, 'sqlstate', '57P01',
-        'message', pg_catalog.format('lost background worker "%s": node "%s" is gone', process.name, bgw.node.name)) ORDER BY process.id), '[]'))
-    FROM bgw.process JOIN bgw.node ON bgw.node.id = process.node_id WHERE process.node_id = gone
+    SELECT bgw.settle_exits(bgw.decide_runs(coalesce(pg_catalog.jsonb_agg(pg_catalog.jsonb_build_object(
+        'handle', process.id, 'run_id', process.run_id, 'lost', true, 'sqlstate', '57P01', 'undecided', coalesce(worker.mode, process.mode) = 'atomic',
+        'message', pg_catalog.format('lost background worker "%s": node "%s" is gone', process.name, bgw.node.name)) ORDER BY process.id), '[]')))
+    FROM bgw.process JOIN bgw.node ON bgw.node.id = process.node_id LEFT JOIN bgw.worker ON worker.id = process.worker_id
+    WHERE process.node_id = gone
 $$;
 COMMENT ON FUNCTION bgw.settle_processes_of(bigint) IS 'Ends every attempt of a node that is gone: lost in the history; started again where it restarts.';

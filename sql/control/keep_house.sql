@@ -70,6 +70,8 @@ AS $$
                             ORDER BY older.due_at DESC OFFSET 1000 LIMIT 1) AS surplus) AS bound
     WHERE tick.schedule_id = bound.schedule_id AND tick.due_at <= bound.due_at;
     DELETE FROM bgw.log WHERE log.id <= (SELECT max(newest.id) - 10000 FROM bgw.log AS newest);
+    -- By then the session of a run that was voided is long gone.
+    DELETE FROM bgw.completed_run WHERE completed_run.voided_at < bgw.now() - interval '1 day';
     DELETE FROM bgw.signal WHERE NOT EXISTS (SELECT FROM bgw.process WHERE process.id = signal.process_id);
     DELETE FROM bgw.schedule WHERE schedule.id IN (SELECT gone.id FROM bgw.schedule AS gone WHERE gone.unscheduled FOR UPDATE SKIP LOCKED);
     DELETE FROM bgw.schedule_state WHERE NOT EXISTS (SELECT FROM bgw.schedule WHERE schedule.id = schedule_state.schedule_id);
@@ -81,7 +83,7 @@ AS $$
         WHERE forgotten.unregistered AND NOT EXISTS (SELECT FROM bgw.process WHERE process.worker_id = forgotten.id)
         FOR UPDATE SKIP LOCKED);
 $$;
-COMMENT ON FUNCTION bgw.trim() IS 'Deletes what is beyond the bounds: due times of a schedule, log lines, signals without a process, unregistered workers.';
+COMMENT ON FUNCTION bgw.trim() IS 'Deletes what is beyond the bounds: due times of a schedule, log lines, atomic runs voided a day ago, signals without a process, unregistered workers.';
 
 CREATE OR REPLACE FUNCTION bgw.partition_by_day(parent text, key text, today date) RETURNS void
 LANGUAGE plpgsql

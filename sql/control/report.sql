@@ -48,7 +48,7 @@ BEGIN
         UPDATE bgw.process SET run_id = NULL, node_id = NULL, epoch = NULL, claimed_at = NULL, restart_requested = false
         WHERE process.id = event.handle AND process.run_id = event.run_id;
     END LOOP;
-    PERFORM bgw.settle_exits(coalesce(events -> 'exited', '[]'));
+    PERFORM bgw.settle_exits(bgw.decide_runs(coalesce(events -> 'exited', '[]')));
 END;
 $$;
 COMMENT ON FUNCTION bgw.report(bigint, integer, jsonb) IS

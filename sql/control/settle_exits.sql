@@ -14,9 +14,8 @@ BEGIN
         RETURN;
     END IF;
     FOR told IN WITH ended AS MATERIALIZED (
-        SELECT process.*, ending.exit_code, ending.command_tag, ending.rows, ending.sqlstate, ending.message, ending.detail, ending.hint, ending.context,
-               present - coalesce(ending.age, 0) * interval '1 ms' AS finished_at, ending.session_pid,
-               coalesce(present - (ending.age + ending.ran_ms) * interval '1 ms', process.started_at, process.claimed_at) AS began_at, worker.id AS definition,
+        SELECT process.*, ending.exit_code, ending.command_tag, ending.rows, ending.sqlstate, ending.message, ending.detail, ending.hint, ending.context, present - coalesce(ending.age, 0) * interval '1 ms' AS finished_at, ending.session_pid,
+               coalesce(present - (ending.age + ending.ran_ms) * interval '1 ms', process.started_at, process.claimed_at) AS began_at, worker.id AS definition, coalesce(worker.mode, process.mode) = 'atomic' AS is_atomic,
                worker.restart_time, worker.restart_time_max, worker.failure_limit, worker.failure_window, worker.healthy_time, worker.autostart,
                coalesce(ending.interrupted, false) OR coalesce(ending.lost, false) AS interrupted, coalesce(ending.crash_reset, false) AS crash_reset,
                coalesce(ending.crash_reset AND ending.sqlstate = '57P02', false) AS taken_along, CASE WHEN ending.lost THEN 'lost' ELSE bgw.final_status(ending.exit_code, ending.sqlstate,
@@ -66,6 +65,8 @@ BEGIN
                      (pg_catalog.array_agg(decided.final_status ORDER BY decided.finished_at DESC))[1] AS last_status
               FROM decided WHERE decided.schedule_id IS NOT NULL AND decided.starts_again IS NULL AND decided.run_id IS NOT NULL GROUP BY decided.schedule_id) AS ended
         WHERE schedule_state.schedule_id = ANY (ARRAY(SELECT decided.schedule_id FROM decided)) AND ended.schedule_id = schedule_state.schedule_id
+    ), consumed AS (
+        DELETE FROM bgw.completed_run WHERE completed_run.run_id = ANY (ARRAY(SELECT decided.run_id FROM decided WHERE decided.is_atomic AND decided.final_status = 'done'))
     ), forgotten AS (
         DELETE FROM bgw.activity WHERE activity.process_id = ANY (ARRAY(SELECT decided.id FROM decided WHERE decided.worker_id IS NOT NULL))
     ), orphaned AS (
@@ -76,8 +77,7 @@ BEGIN
         DELETE FROM bgw.process WHERE process.id = ANY (ARRAY(SELECT decided.id FROM decided WHERE decided.starts_again IS NULL))
     )
     SELECT (SELECT process FROM bgw.process WHERE process.id = decided.id) AS process, decided.starts_again, pg_catalog.jsonb_build_object('pid', coalesce(decided.session_pid, decided.pid), 'status', decided.final_status,
-           'exit_code', decided.exit_code, 'sqlstate', pg_catalog.left(decided.sqlstate, 5)) AS details
-    FROM decided WHERE decided.notify IS NOT NULL
+           'exit_code', decided.exit_code, 'sqlstate', pg_catalog.left(decided.sqlstate, 5)) AS details FROM decided WHERE decided.notify IS NOT NULL
     LOOP
         PERFORM bgw.notify_launcher(told.process, CASE WHEN told.starts_again IS NULL THEN 'stopped' ELSE 'restarting' END, told.details);
     END LOOP;

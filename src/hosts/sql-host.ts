@@ -104,7 +104,10 @@ export class SqlHost implements Host {
     const { clock } = this.#context;
     for (let attempt = 0; !this.#isStopping; attempt += 1) {
       try {
-        const session = await this.#pool.acquire(this.order.database, { isUrgent: this.#naptime === null });
+        const session = await this.#pool.acquire(this.order.database, {
+          isUrgent: this.#naptime === null,
+          settings: this.#settings,
+        });
         if (!this.#isStopping) return session;
         void this.#pool.release(session);
       } catch (error) {
@@ -203,8 +206,8 @@ export class SqlHost implements Host {
     };
   }
 
-  #exitOf({ error, commandTag, rows }: RunResult, expired: boolean, session: Session): Exit {
-    const result = { command_tag: commandTag, rows, session_pid: session.backend.pid };
+  #exitOf({ error, commandTag, rows, undecided }: RunResult, expired: boolean, session: Session): Exit {
+    const result = { command_tag: commandTag, rows, undecided, session_pid: session.backend.pid };
     if (!error) return { exit_code: 0, ...result, done: this.#naptime === null };
     if (expired) {
       const message = `background worker "${this.order.name}" was ended by its timeout of ${this.order.timeout} s`;

@@ -7,6 +7,7 @@
 import type { ClientConfig } from 'pg';
 import type { Clock } from '../clock.ts';
 import { BgwError } from '../errors.ts';
+import type { SettingValue } from '../orders.ts';
 import { Session, type SessionRegistry, workerConnection } from './session.ts';
 
 export interface PoolOptions {
@@ -29,9 +30,15 @@ const IDLE_FOR = 30_000;
 /** CREATE DATABASE copies it, unless told otherwise, and waits five seconds for everybody to leave: no idle session stays. */
 const DEFAULT_TEMPLATE = 'template1';
 
-interface Waiting {
-  database: string;
+interface Request {
+  /** More sessions are opened for it. */
   isUrgent: boolean;
+  /** Of the worker: if a session is opened for it, then with these. */
+  settings: readonly SettingValue[];
+}
+
+interface Waiting extends Request {
+  database: string;
   resolve: (session: Session) => void;
   reject: (error: unknown) => void;
 }
@@ -60,10 +67,10 @@ export class Pool {
     this.#options = options;
   }
 
-  /** A session of that database, when there is one; in order of asking.  `isUrgent`: more of them are opened for it. */
-  async acquire(database: string, { isUrgent }: { isUrgent: boolean }): Promise<Session> {
-    const session = this.#takeIdle(database) ?? (await this.#wait(database, isUrgent));
-    if (isUrgent) this.#heldUrgently.add(session);
+  /** A session of that database, when there is one; in order of asking. */
+  async acquire(database: string, request: Request): Promise<Session> {
+    const session = this.#takeIdle(database) ?? (await this.#wait(database, request));
+    if (request.isUrgent) this.#heldUrgently.add(session);
     return session;
   }
 
@@ -111,10 +118,10 @@ export class Pool {
     for (const session of this.#sessions) session.abandon();
   }
 
-  #wait(database: string, isUrgent: boolean): Promise<Session> {
+  #wait(database: string, request: Request): Promise<Session> {
     return new Promise((resolve, reject) => {
-      this.#waiting.push({ database, isUrgent, resolve, reject });
-      if (isUrgent) this.#urgent += 1;
+      this.#waiting.push({ database, ...request, resolve, reject });
+      if (request.isUrgent) this.#urgent += 1;
       this.#grow();
     });
   }
@@ -191,12 +198,13 @@ export class Pool {
   }
 
   async #open(): Promise<void> {
-    const database = this.#waiting[this.#opening]?.database;
-    if (database === undefined) return;
+    const waiting = this.#waiting[this.#opening];
+    if (waiting === undefined) return;
+    const { database, settings } = waiting;
     this.#opening += 1;
     const before = this.#abandonments;
     try {
-      const session = await Session.open(this.#configOf(database), this.#options.server);
+      const session = await Session.open(this.#configOf(database), settings, this.#options.server);
       if (before !== this.#abandonments) throw abandoned(session);
       this.#sessions.add(session);
       void session.closed.then(() => this.#forget(session));

@@ -1,12 +1,14 @@
 /**
  * One run of a command on a session of its owner: mode session as psql would send it, mode atomic in one transaction
- * with its own completion (I4).  The worker's settings and the names of the run are custom GUCs of that session.
+ * with the word that it has committed (I4).  The worker's settings and the names of the run are custom GUCs of that session.
+ * Next: sql/control/complete_run.sql for mode atomic.
  */
 import { BgwError } from '../errors.ts';
 import { splitStatements } from '../sql-statements.ts';
 import type { SettingValue, StartOrder } from '../orders.ts';
-import type { Bracketed, Session } from './session.ts';
-import type { OnNotice, Reply } from './wire.ts';
+import { literal } from './configuration.ts';
+import type { Session } from './session.ts';
+import type { OnNotice, Reply, Statement } from './wire.ts';
 
 export interface Run {
   order: StartOrder;
@@ -17,27 +19,57 @@ export interface Run {
   final: boolean;
 }
 
-export type RunResult = Pick<Reply, 'commandTag' | 'rows' | 'error'>;
+export interface RunResult extends Pick<Reply, 'commandTag' | 'rows' | 'error'> {
+  /** An atomic run whose session was lost: whether it has committed is not known. */
+  undecided?: boolean;
+}
 
 export async function runSession(session: Session, run: Run): Promise<RunResult> {
-  const replies = await session.run(bracketed(run), { isLast: true });
-  return resultOf(replies);
+  const { names, command } = statementsOf(run);
+  return resultOf(await session.run({ before: names, settings: run.settings, command, after: [] }), 0);
 }
 
 export async function runAtomic(session: Session, run: Run): Promise<RunResult> {
-  const { handle, run_id } = run.order;
   const refused = transactionEnd(run.command);
   if (refused) return { commandTag: undefined, rows: undefined, error: refused };
-  const { before, ...rest } = bracketed(run);
-  const begin = { text: 'BEGIN; SELECT pg_catalog.txid_current()', valued: true };
-  const replies = await session.run({ before: [...before, begin], ...rest }, { isLast: false });
-  const result = resultOf(replies);
-  if (result.error) return result;
-  const { commandTag, rows } = result;
-  const values = [handle, run_id, replies.at(-2)?.value, run.final, commandTag && literal(commandTag), rows];
-  const complete = `SELECT bgw.complete_run(${values.map((value) => value ?? 'NULL').join(', ')})`;
-  const error = (await session.finish([{ text: complete }, { text: 'COMMIT' }])).find((reply) => reply.error)?.error;
-  return { commandTag, rows, error };
+  const { names, command } = statementsOf(run);
+  // A local setting ends with its transaction.
+  const before = `BEGIN; ${names}; SET LOCAL bgw.transaction = '${run.order.run_id}'`;
+  const replies = await session.run({ before, settings: run.settings, command, after: [completion(run), COMMIT] });
+  const result = resultOf(replies, 2);
+  if (!result.error) return result;
+  if (replies.findIndex(({ error }) => error) === replies.length - 2) result.error = refusalOf(result.error, run);
+  return { ...result, undecided: !session.alive };
+}
+
+const COMMIT: Statement = { text: 'COMMIT' };
+
+/**
+ * That the run has committed, told by its own transaction.  A plain INSERT, since DISCARD ALL drops every plan: in a function
+ * it would cost twice as much.  NULL, which is refused, if the transaction is not the one that was begun.
+ */
+function completion({ order: { handle, run_id }, final }: Run): Statement {
+  if (!final) return { text: `SELECT bgw.complete_run(${handle}, ${run_id})` };
+  const isSame = `CASE pg_catalog.current_setting('bgw.transaction', true) WHEN '${run_id}' THEN ${run_id} END`;
+  return { text: `INSERT INTO bgw.completed_run (run_id) VALUES (${isSame})` };
+}
+
+/** What the refusal of that INSERT means. */
+function refusalOf(error: Error, { order: { run_id } }: Run): Error {
+  switch ((error as { code?: string }).code) {
+    case '23502':
+      return new BgwError('2D000', {
+        message: 'the command of an atomic run ended its transaction',
+        hint: 'Use mode "session" for commands that commit or roll back by themselves.',
+      });
+    case '23505':
+      return new BgwError('WK002', {
+        message: `run ${run_id} is no longer this node's`,
+        detail: 'It was taken over; its effects are rolled back.',
+      });
+    default:
+      return error;
+  }
 }
 
 const ENDS_TRANSACTION = /^(commit|end|abort|rollback(?!\s+(work\s+|transaction\s+)?to\b)|prepare\s+transaction)\b/i;
@@ -57,41 +89,17 @@ function transactionEnd(command: string): BgwError | undefined {
   });
 }
 
-/** The settings of the worker and the names of the run, and then its command. */
-function bracketed({ order, settings, command, onNotice }: Run): Bracketed {
-  const names = JSON.stringify({
-    application_name: `bgworker: ${order.name}`,
-    'bgw.worker_name': order.name,
-    'bgw.handle': order.handle,
-    'bgw.run_id': order.run_id,
-    'bgw.main_arg': order.main_arg ?? '',
-  });
-  const configuration = configurationOf(settings);
-  const values = `${configuration}${names.slice(1)}`;
-  const text = `SELECT pg_catalog.count(pg_catalog.set_config(key, value, false)) FROM pg_catalog.json_each_text(${literal(values)})`;
-  return { before: [{ text }], configuration, command: { text: command, onNotice } };
+/** The names of the run, and its command. */
+function statementsOf({ order, command, onNotice }: Run): { names: string; command: Statement } {
+  const { name, handle, run_id, main_arg } = order;
+  const names =
+    `SET application_name = ${literal(`bgworker: ${name}`)}; SET bgw.worker_name = ${literal(name)}; ` +
+    `SET bgw.handle = '${handle}'; SET bgw.run_id = '${run_id}'; SET bgw.main_arg = ${literal(main_arg ?? '')}`;
+  return { names, command: { text: command, onNotice } };
 }
 
-/** By the list that orders of one batch share. */
-const configurations = new WeakMap<readonly SettingValue[], string>();
-
-/** The beginning of a JSON object. */
-function configurationOf(settings: readonly SettingValue[]): string {
-  let text = configurations.get(settings);
-  if (text === undefined) {
-    text = `{${settings.map(({ name, shown }) => `${JSON.stringify(name)}:${JSON.stringify(shown)},`).join('')}`;
-    configurations.set(settings, text);
-  }
-  return text;
-}
-
-/** Whatever standard_conforming_strings is in that session. */
-function literal(text: string): string {
-  return `E'${text.replaceAll(/['\\]/g, '$&$&')}'`;
-}
-
-/** The first error ends a run. */
-function resultOf(replies: readonly Reply[]): RunResult {
-  const { commandTag, rows } = replies.at(-1) ?? {};
+/** The first error ends a run.  `after`: how many statements come after the command. */
+function resultOf(replies: readonly Reply[], after: number): RunResult {
+  const { commandTag, rows } = replies.at(-1 - after) ?? {};
   return { commandTag, rows, error: replies.find((reply) => reply.error)?.error };
 }

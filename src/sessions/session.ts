@@ -4,7 +4,9 @@
  */
 import type { ClientConfig } from 'pg';
 import pg from 'pg';
-import { BgwError } from '../errors.ts';
+import { BgwError, describeError } from '../errors.ts';
+import type { SettingValue } from '../orders.ts';
+import { Configuration } from './configuration.ts';
 import { endClient, streamOf } from './end.ts';
 import { type Reply, type Statement, Wire } from './wire.ts';
 
@@ -19,13 +21,12 @@ export interface SessionRegistry {
   registerSession(pid: number, database: string): Promise<string>;
 }
 
-/** A command of a worker, and what is said to the server before it. */
+/** A command of a worker, what is said to the server before and after it, and the settings of the worker. */
 export interface Bracketed {
-  /** Statements of ours. */
-  before: Statement[];
-  /** What of them the server may refuse: the same text again is sure to be taken. */
-  configuration: string;
+  before: string;
+  settings: readonly SettingValue[];
   command: Statement;
+  after: readonly Statement[];
 }
 
 /** The connection of a session of a worker. */
@@ -50,13 +51,15 @@ export class Session {
   alive = true;
   readonly #client: pg.Client;
   readonly #wire: Wire;
-  /** The last configuration that the server took. */
-  #configuration: string | undefined;
+  readonly #configuration: Configuration;
+  /** The last difference from it that the server took. */
+  #taken = '';
   /** Whether nothing is left of the last run. */
   #isReset = true;
 
-  private constructor(client: pg.Client, database: string, backend: Backend) {
+  private constructor(client: pg.Client, configuration: Configuration, database: string, backend: Backend) {
     this.#client = client;
+    this.#configuration = configuration;
     this.#wire = new Wire(streamOf(client));
     this.database = database;
     this.backend = backend;
@@ -68,15 +71,24 @@ export class Session {
     });
   }
 
-  static async open(config: ClientConfig, registry: SessionRegistry): Promise<Session> {
+  /** Opens one for a worker with these settings, and for others. */
+  static async open(
+    config: ClientConfig,
+    settings: readonly SettingValue[],
+    registry: SessionRegistry,
+  ): Promise<Session> {
     const database = String(config.database);
-    const client = new pg.Client({ ...config, keepAlive: true });
-    client.on('error', ignore);
-    await client.connect();
+    let configuration = new Configuration(settings);
+    const client = await connect(config, configuration).catch((error: unknown) => {
+      if (!isRefusal(error)) throw error;
+      // A setting of an extension that the server has loaded, say: the run that sets it says so.
+      configuration = new Configuration([]);
+      return connect(config, configuration);
+    });
     try {
       const pid = await backendPid(client);
       const backendStart = await registry.registerSession(pid, database);
-      return new Session(client, database, { pid, backendStart });
+      return new Session(client, configuration, database, { pid, backendStart });
     } catch (error) {
       await endClient(client);
       throw error;
@@ -84,29 +96,25 @@ export class Session {
   }
 
   /**
-   * Runs a command of a worker, in one round trip where that can be.  Resolves with the replies up to that of the command,
-   * or to the first error; after a FATAL when the backend is gone.  `isLast`: the session is reset with it.
+   * Runs a command of a worker, and resets the session, in one round trip where that can be.  Resolves with the replies but
+   * that of the reset, or with those up to a refusal of the settings; after a FATAL when the backend is gone.
    */
-  async run({ before, configuration, command }: Bracketed, { isLast }: { isLast: boolean }): Promise<Reply[]> {
+  async run({ before, settings, command, after }: Bracketed): Promise<Reply[]> {
     this.#isReset = false;
+    const difference = this.#configuration.difference(settings);
+    const start = { text: difference ? `${before}; ${difference}` : before };
     const replies: Reply[] = [];
-    if (this.#configuration !== configuration) {
-      replies.push(...(await this.#wire.send(before)));
-      if (replies.some(({ error }) => error)) return replies;
-      this.#configuration = configuration;
+    // Were a value refused, a command sent along would run without it.
+    if (difference !== this.#taken) {
+      replies.push(...(await this.#wire.send([start])));
+      if (replies[0]?.error) return replies;
+      this.#taken = difference;
     }
-    const rest = replies.length > 0 ? [command] : [...before, command];
+    const rest = [...(replies.length > 0 ? [] : [start]), command];
     // COPY FROM STDIN would read the next statement as its data.
-    if (isLast && !READS_CLIENT.test(command.text)) await this.#sendAndReset(rest, replies);
-    else replies.push(...(await this.#wire.send(rest)));
-    if (isFatal(replies.at(-1)?.error)) await this.closed;
-    return replies;
-  }
-
-  /** Ends a run with statements of ours, and resets the session. */
-  async finish(statements: readonly Statement[]): Promise<Reply[]> {
-    const replies: Reply[] = [];
-    await this.#sendAndReset(statements, replies);
+    if (READS_CLIENT.test(command.text)) replies.push(...(await this.#wire.send(rest.splice(0))));
+    await this.#sendAndReset([...rest, ...after], replies);
+    if (replies.some(({ error }) => isFatal(error))) await this.closed;
     return replies;
   }
 
@@ -134,6 +142,19 @@ export class Session {
   async close(): Promise<void> {
     await endClient(this.#client);
   }
+}
+
+async function connect(config: ClientConfig, configuration: Configuration): Promise<pg.Client> {
+  const options = [config.options, configuration.options].filter(Boolean).join(' ');
+  const client = new pg.Client({ ...config, options, keepAlive: true });
+  client.on('error', ignore);
+  await client.connect();
+  return client;
+}
+
+/** Of what was asked for, not of the connection. */
+function isRefusal(error: unknown): boolean {
+  return /^(22|42|55)/.test(describeError(error).code ?? '');
 }
 
 const RESET: Statement = { text: 'DISCARD ALL' };
