@@ -48,7 +48,9 @@ BEGIN
         UPDATE bgw.process SET run_id = NULL, node_id = NULL, epoch = NULL, claimed_at = NULL, restart_requested = false
         WHERE process.id = event.handle AND process.run_id = event.run_id;
     END LOOP;
-    PERFORM bgw.settle_exits(bgw.decide_runs(coalesce(events -> 'exited', '[]')));
+    IF events ? 'exited' AND NOT bgw.settle_plain_exits(events -> 'exited') THEN
+        PERFORM bgw.settle_exits(bgw.decide_runs(events -> 'exited'));
+    END IF;
 END;
 $$;
 COMMENT ON FUNCTION bgw.report(bigint, integer, jsonb) IS

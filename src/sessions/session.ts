@@ -102,7 +102,7 @@ export class Session {
   async run({ before, settings, command, after }: Bracketed): Promise<Reply[]> {
     this.#isReset = false;
     const difference = this.#configuration.difference(settings);
-    const start = { text: difference ? `${before}; ${difference}` : before };
+    const start = { text: difference ? `${difference}; ${before}` : before };
     const replies: Reply[] = [];
     // Were a value refused, a command sent along would run without it.
     if (difference !== this.#taken) {
