@@ -6,6 +6,8 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
 import { migrationHash } from '../src/migration-files.ts';
+import { connectionConfig } from '../src/connection.ts';
+import { Session } from '../src/sessions/session.ts';
 import { expect, test } from './support/controller.ts';
 import type { TestDatabase } from './support/database.ts';
 import { until } from './support/until.ts';
@@ -130,6 +132,47 @@ test('a running worker takes a change over without a restart', async ({ db, cont
     'after',
   );
   expect(controller.observations.some(({ kind }) => kind === 'worker_exited')).toBe(false);
+});
+
+test('a session that is used again has the settings of now, whatever it was opened with', async ({
+  db,
+  controller,
+}) => {
+  expect(controller.observations.length).toBeGreaterThan(0);
+  await db.query('CREATE TABLE seen (n serial, word text, odd text, gone text, pid int DEFAULT pg_backend_pid())');
+  // A space, a backslash, quotes, an option of the server's command line, and what startup options cannot have.
+  const odd = String.raw`a\ b\' "c" -c work_mem=1MB`;
+  await db.query(`SELECT bgw_define_setting('teller.word', 'über'), bgw_define_setting('teller.gone', 'here')`);
+  await db.query(`SELECT bgw_define_setting('teller.odd', $1)`, [odd]);
+  const see = `INSERT INTO seen (word, odd, gone)
+    VALUES (current_setting('teller.word', true), current_setting('teller.odd', true), current_setting('teller.gone', true))`;
+  const run = async (): Promise<void> => {
+    const handle = await db.value<bigint>('SELECT bgw_launch_sql($1)', [see]);
+    await db.query(`CALL bgw_wait_for_shutdown($1, '20 s')`, [handle]);
+  };
+  await run();
+  await db.query(`SELECT bgw_set_config('teller.odd', 'plain')`);
+  await db.query(`DELETE FROM bgw.setting WHERE name = 'teller.gone'`);
+  await run();
+  expect(await db.value('SELECT count(DISTINCT pid)::int FROM seen'), 'one session').toBe(1);
+  const { rows } = await db.query('SELECT word, odd, gone FROM seen ORDER BY n');
+  expect(rows).toEqual([
+    { word: 'über', odd, gone: 'here' },
+    { word: 'über', odd: 'plain', gone: '' },
+  ]);
+});
+
+test('a session opens although the server refuses a setting of its worker; the run says so', async ({ db }) => {
+  // Of an extension that the server has loaded, say.
+  const settings = [{ name: 'work_mem', vartype: 'string', unit: null, setting: 'much', shown: 'much' } as const];
+  const registry = { registerSession: async (): Promise<string> => 'now' };
+  const session = await Session.open(connectionConfig({ url: db.url, env: {} }), settings, registry);
+  const statements = { before: `SET bgw.handle = '1'`, command: { text: 'CREATE TABLE ran ()' }, after: [] };
+  expect((await session.run({ ...statements, settings })).at(-1)?.error).toMatchObject({ code: '22023' });
+  expect(await db.value(`SELECT to_regclass('ran')`)).toBe(null);
+  expect(await session.reset()).toBe(true);
+  expect((await session.run({ ...statements, settings: [] })).at(-1)).toMatchObject({ commandTag: 'CREATE TABLE' });
+  await session.close();
 });
 
 test('a nap time that names a setting follows it', async ({ db, controller }) => {
