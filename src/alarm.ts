@@ -1,4 +1,6 @@
-/** Wakes one waiter: rung before the wait, the wait ends at once. Rings in between are one. */
+import { LONGEST_TIMER } from './clock.ts';
+
+/** Wakes one waiter: rung before the wait, the wait ends at once. Rings in between are one.  PostgreSQL counterpart: a latch. */
 export class Alarm {
   #rung = false;
   #wake: (() => void) | undefined;
@@ -10,9 +12,9 @@ export class Alarm {
 
   /** Resolves when it is rung, or after that many milliseconds. */
   async wait(milliseconds: number): Promise<void> {
-    if (!this.#rung) {
+    for (let left = milliseconds; !this.#rung && left >= 0; left -= LONGEST_TIMER) {
       await new Promise<void>((resolve) => {
-        const timer = setTimeout(resolve, milliseconds);
+        const timer = setTimeout(resolve, Math.min(left, LONGEST_TIMER));
         this.#wake = () => {
           clearTimeout(timer);
           resolve();

@@ -12,7 +12,7 @@ export interface Clock {
 }
 
 /** The longest time that a timer of Node.js takes; a longer one would be over at once. */
-const LONGEST_TIMER = 2 ** 31 - 1;
+export const LONGEST_TIMER: number = 2 ** 31 - 1;
 
 export const systemClock: Clock = {
   monotonic: () => performance.now(),

@@ -44,7 +44,7 @@ const MAY_IMPORT: Record<string, string[]> = {
   node: ['standby', 'catalog', 'libraries', 'lease', 'sessions', 'orders', 'observation', 'errors', 'clock'],
   standby: ['catalog', 'orders', 'observation', 'errors', 'clock'],
   libraries: ['hosts', 'sdk', 'orders', 'observation', 'errors'],
-  hosts: ['sessions', 'sdk', 'events', 'orders', 'observation', 'errors', 'clock'],
+  hosts: ['sessions', 'sdk', 'events', 'orders', 'observation', 'errors', 'clock', 'alarm'],
   doorbell: ['observation', 'errors', 'clock'],
   lease: ['clock'],
   vigil: ['clock'],
@@ -63,8 +63,8 @@ const MAY_IMPORT: Record<string, string[]> = {
   'sql-statements': [],
   'package-root': [],
   errors: [],
+  alarm: ['clock'],
   clock: [],
-  alarm: [],
 };
 
 /** Files of a layer that is not simply the folder or the file of its name. */

@@ -3,6 +3,7 @@
  * PostgreSQL counterpart: the main loop that every C worker writes for itself.  Keeps I8, I11.
  * Next: sql/control/report.sql with what this reports.
  */
+import { Alarm } from '../alarm.ts';
 import { backOff } from '../clock.ts';
 import { describeError, isPassing } from '../errors.ts';
 import type { Severity } from '../observation.ts';
@@ -29,10 +30,8 @@ export class SqlHost implements Host {
   #command: string;
   /** After SIGTERM. */
   #isStopping = false;
-  /** Whether the next nap is over at once. */
-  #latchIsSet = false;
-  /** Aborted by whatever sets the latch, and by SIGTERM. */
-  #sleep: AbortController | undefined;
+  /** Set by SIGHUP, SIGUSR1 and SIGTERM: the nap is over. */
+  readonly #latch = new Alarm();
   /** The run in progress: how to cancel its statement, and how to end it by force if need be. */
   #running: { cancel: () => void; end: () => void } | undefined;
   #started = false;
@@ -53,17 +52,17 @@ export class SqlHost implements Host {
         this.#settings = settings ?? this.#settings;
         if (this.#naptime !== null && naptime) this.#naptime = naptime;
         this.#command = command ?? this.#command;
-        this.#setLatch();
+        this.#latch.ring();
         return;
       case 'SIGUSR1':
-        this.#setLatch();
+        this.#latch.ring();
         return;
       case 'SIGINT':
         this.#running?.cancel();
         return;
       case 'SIGTERM':
         this.#isStopping = true;
-        this.#setLatch();
+        this.#latch.ring();
         this.#running?.end();
         return;
       default:
@@ -77,21 +76,9 @@ export class SqlHost implements Host {
       if (!session) return this.#terminated();
       const exit = await this.#runOnce(session);
       if (exit.exit_code !== 0 || this.#naptime === null) return exit;
-      if (!this.#latchIsSet) await this.#sleepFor(this.#naptime * 1000);
-      this.#latchIsSet = false;
+      await this.#latch.wait(this.#naptime * 1000);
       if (this.#isStopping) return this.#terminated();
     }
-  }
-
-  #setLatch(): void {
-    this.#latchIsSet = true;
-    this.#sleep?.abort();
-  }
-
-  async #sleepFor(milliseconds: number): Promise<void> {
-    this.#sleep = new AbortController();
-    await this.#context.clock.sleep(milliseconds, this.#sleep.signal);
-    this.#sleep = undefined;
   }
 
   /** How an attempt ends that was terminated between two runs. */
@@ -112,7 +99,7 @@ export class SqlHost implements Host {
         void this.#pool.release(session);
       } catch (error) {
         if (!isPassing(error)) throw error;
-        await this.#sleepFor(backOff(attempt, clock));
+        await this.#latch.wait(backOff(attempt, clock));
       }
     }
     return undefined;
