@@ -24,8 +24,8 @@ export interface DoorbellOptions {
 }
 
 const CHANNEL = 'bgw';
-/** How often it rings itself: a half-open connection is noticed within this time and HEARD_WITHIN. */
-const SELF_TEST_EVERY = 20_000;
+/** How often it rings itself: a half-open connection is noticed within this time and HEARD_WITHIN; until then the polls do its work. */
+const SELF_TEST_EVERY = 60_000;
 const HEARD_WITHIN = 5000;
 const CLOSED_WITHIN = 1000;
 /** As long as the controller polls: a promotion is seen no earlier. */
