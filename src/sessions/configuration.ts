@@ -17,7 +17,7 @@ export class Configuration {
   readonly #differences = new WeakMap<readonly SettingValue[], string>();
 
   constructor(settings: readonly SettingValue[]) {
-    const plain = settings.filter(({ shown }) => ASCII.test(shown));
+    const plain = settings.filter(({ name, shown }) => ASCII.test(name) && ASCII.test(shown));
     const options = plain.map(({ name, shown }) => `-c ${name}=${shown.replaceAll(/[\s\\]/g, '\\$&')}`).join(' ');
     const fits = options.length <= LONGEST_OPTIONS;
     this.options = fits ? options : '';

@@ -23,8 +23,6 @@ export type OnNotice = (notice: Notice) => void;
 export interface Statement {
   text: string;
   onNotice?: OnNotice;
-  /** Whether the first column of its row is wanted. */
-  valued?: boolean;
 }
 
 export interface Reply {
@@ -34,7 +32,6 @@ export interface Reply {
   rows: number | undefined;
   /** The error that ended it, also when the connection was lost. */
   error: Error | undefined;
-  value: string | undefined;
 }
 
 interface Pending {
@@ -47,7 +44,6 @@ interface Pending {
 
 const COMMAND_COMPLETE = 0x43; // C
 const COPY_IN = 0x47; // G
-const DATA_ROW = 0x44; // D
 const ERROR = 0x45; // E
 const NOTICE = 0x4e; // N
 const READY_FOR_QUERY = 0x5a; // Z
@@ -80,7 +76,6 @@ export class Wire {
       commandTag: undefined,
       rows: undefined,
       error: undefined,
-      value: undefined,
     }));
     return new Promise((resolve) => {
       for (const [index, reply] of replies.entries()) {
@@ -113,9 +108,7 @@ export class Wire {
   }
 
   #isWanted(type: number): boolean {
-    return type === DATA_ROW
-      ? this.#pending[0]?.statement.valued === true
-      : type === COMMAND_COMPLETE || type === READY_FOR_QUERY || type === ERROR || type === NOTICE;
+    return type === COMMAND_COMPLETE || type === READY_FOR_QUERY || type === ERROR || type === NOTICE;
   }
 
   #take(type: number, payload: Buffer): void {
@@ -125,9 +118,6 @@ export class Wire {
     switch (type) {
       case COMMAND_COMPLETE:
         reply.commandTag = payload.toString('latin1', 0, payload.length - 1);
-        return;
-      case DATA_ROW:
-        if (payload.length > 0) reply.value = firstColumn(payload);
         return;
       case ERROR:
         reply.error ??= current.refused ?? errorOf(payload);
@@ -181,12 +171,6 @@ function encode(statements: readonly Statement[]): Buffer {
 function rowsOf(commandTag: string | undefined): number | undefined {
   const count = commandTag?.match(/ (\d+)$/)?.[1];
   return count === undefined ? undefined : Number(count);
-}
-
-/** Of a row: the number of its columns, and the length of the first. */
-function firstColumn(payload: Buffer): string | undefined {
-  const length = payload.readInt32BE(2);
-  return length < 0 ? undefined : payload.toString('utf8', 6, 6 + length);
 }
 
 function errorOf(payload: Buffer): BgwError {
