@@ -15,7 +15,7 @@ import { Roster } from './hosts/roster.ts';
 import { SharedMemoryHost } from './hosts/shared-memory-host.ts';
 import { Spares } from './hosts/spares.ts';
 import { SqlHost } from './hosts/sql-host.ts';
-import { type WorkerProcess, workerProcess } from './hosts/worker-process.ts';
+import type { WorkerProcess } from './hosts/worker-process.ts';
 import type { LoadedLibrary } from './libraries.ts';
 import { type Abandonment, Node, type NodeSettings } from './node.ts';
 import type { Observation, Observe } from './observation.ts';
@@ -53,7 +53,7 @@ export class Controller {
   readonly #node: Node;
   readonly #pool: Pool;
   readonly #roster: Roster;
-  readonly #spares = new Spares();
+  readonly #spares: Spares;
   readonly #sharedMemory = new SharedMemoryHost();
   #libraries: readonly LoadedLibrary[];
   /** Those workers, until the database has a claim for them. */
@@ -87,6 +87,10 @@ export class Controller {
       onClosed: (pid) => this.#events.push({ kind: 'session_closed', pid }),
       slots: maxWorkerProcesses,
       clock,
+    });
+    this.#spares = new Spares({
+      server: this.#node,
+      onClosed: (pid) => this.#events.push({ kind: 'session_closed', pid }),
     });
     this.#roster = new Roster({
       clock,
@@ -181,6 +185,7 @@ export class Controller {
         await this.#exchange(-1);
         await Promise.race([this.#alarm.wait(100), stopped]);
       }
+      this.#spares.abandon();
       await this.#pool.close(new BgwError('57P01', { message: 'the controller is stopping' }));
       await this.#exchange(-1);
       await this.#node.leave();
@@ -199,6 +204,7 @@ export class Controller {
     // After a promotion there is a control session: what the workers run is cancelled on the server, and seen to end.
     if (why === 'promoted') await stopped;
     this.#pool.abandon();
+    this.#spares.abandon();
     await stopped;
     if (!silent) return;
     this.#events.clear();
@@ -217,23 +223,21 @@ export class Controller {
     };
     if (order.command !== null) return new SqlHost(order, this.#pool, context);
     const library = this.#libraries.find(({ name }) => name === order.library_name)?.url ?? '';
-    return new ProcessHost(
-      order,
-      { library, connection: this.#connectionFor(order), process: this.#createProcess(order) },
-      context,
-    );
+    const connection = this.#connectionFor(order);
+    const process = this.#createProcess(order, connection);
+    return new ProcessHost(order, { library, connection: connection ?? {}, process }, context);
   }
 
-  /** One that starts before the server can be reached has no sessions. */
-  #connectionFor({ flags }: StartOrder): ClientConfig {
-    const { connection } = this.#options;
-    if (!flags.includes('backend_database_connection')) return connection;
-    return workerConnection(connection, this.#node.serverVersion);
+  /** One that starts before the server can be reached has no sessions: undefined. */
+  #connectionFor({ flags, database }: StartOrder): ClientConfig | undefined {
+    if (!flags.includes('backend_database_connection')) return undefined;
+    return { ...workerConnection(this.#options.connection, this.#node.serverVersion), database };
   }
 
-  #createProcess({ run_id: runId, name, flags }: StartOrder): WorkerProcess {
+  #createProcess({ run_id: runId, name, flags, database }: StartOrder, connection?: ClientConfig): WorkerProcess {
     if (flags.includes('shmem_access')) return this.#sharedMemory.createThread(runId, name);
-    return workerProcess(this.#spares.take());
+    // A spare has a session only where the node has its own, so that it stands in the way of no DROP DATABASE.
+    return this.#spares.take(database === this.#options.connection.database ? connection : undefined);
   }
 
   #createDoorbell(): Doorbell {

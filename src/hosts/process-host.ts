@@ -13,14 +13,14 @@ import type { Backend } from '../sessions/session.ts';
 import type { ToController } from '../sdk/channel.ts';
 import { administratorCommand, type Host, type HostContext } from './host.ts';
 import { readOutput } from './output.ts';
-import type { End, WorkerProcess } from './worker-process.ts';
+import { type End, registerBackend, type WorkerProcess } from './worker-process.ts';
 
 export interface ProcessHostOptions {
   /** URL of the library's module. */
   library: string;
   /** Where it runs. */
   process: WorkerProcess;
-  /** Connection of the owner's login. */
+  /** Connection of the owner's login to the database of the worker; empty for one that may have no sessions. */
   connection: ClientConfig;
 }
 
@@ -30,7 +30,8 @@ export class ProcessHost implements Host {
   readonly #options: ProcessHostOptions;
   readonly #context: HostContext;
   readonly #process: WorkerProcess;
-  readonly #backends = new Map<number, Backend>();
+  /** Of the session that the worker uses. */
+  #session: number | undefined;
   #error: ErrorDescription | undefined;
   #stopped = false;
   #killTimer: NodeJS.Timeout | undefined;
@@ -62,7 +63,7 @@ export class ProcessHost implements Host {
     this.#process.send({
       kind: 'run',
       library,
-      connection: { ...connection, database: this.order.database },
+      connection: { ...connection },
       name,
       handle,
       mainArg,
@@ -73,21 +74,26 @@ export class ProcessHost implements Host {
     const end = await this.#process.ended;
     clearTimeout(this.#killTimer);
     clearTimeout(this.#startTimer);
-    const backend = [...this.#backends.keys()].at(-1);
     await this.#endBackends();
-    return { exit_code: end.code, session_pid: backend, crash_reset: end.crashReset, error: this.#errorOf(end) };
+    return { exit_code: end.code, session_pid: this.#session, crash_reset: end.crashReset, error: this.#errorOf(end) };
   }
 
   /** A killed process leaves its statement running on the server. */
   async #endBackends(): Promise<void> {
-    const { server, clock, observe } = this.#context;
     await Promise.all(
-      [...this.#backends.values()].map((backend) =>
-        endBackend(server, backend, clock).catch((error: unknown) => {
-          observe({ kind: 'unexpected_error', during: `ending backend ${backend.pid}`, error: describeError(error) });
+      [...this.#process.backends.values()].map((backend) =>
+        this.#endBackend(backend).catch((error: unknown) => {
+          const during = `ending backend ${backend.pid}`;
+          this.#context.observe({ kind: 'unexpected_error', during, error: describeError(error) });
         }),
       ),
     );
+  }
+
+  async #endBackend(backend: Backend): Promise<void> {
+    const { server, clock, events } = this.#context;
+    await endBackend(server, backend, clock);
+    events.push({ kind: 'session_closed', pid: backend.pid });
   }
 
   #listen(): void {
@@ -99,8 +105,9 @@ export class ProcessHost implements Host {
   }
 
   async #receive(message: ToController): Promise<void> {
-    const { events, observe } = this.#context;
+    const { events, observe, server } = this.#context;
     const { handle, run_id, name, database } = this.order;
+    const { backends } = this.#process;
     switch (message.kind) {
       case 'started':
         clearTimeout(this.#startTimer);
@@ -108,22 +115,25 @@ export class ProcessHost implements Host {
         observe({ kind: 'worker_started', handle, name, osPid: this.#process.osPid });
         return;
       case 'session': {
-        const backendStart = await this.#context.server.registerSession(message.pid, database);
-        this.#backends.set(message.pid, { pid: message.pid, backendStart });
-        events.push({ kind: 'session', handle, run_id, pid: message.pid, backend_start: backendStart });
-        this.#process.send({ kind: 'registered', pid: message.pid });
+        const backend = await registerBackend(this.#process, { pid: message.pid, database, server });
+        if (!backend) return;
+        this.#session = backend.pid;
+        events.push({ kind: 'session', handle, run_id, pid: backend.pid, backend_start: backend.backendStart });
         return;
       }
       case 'session_closed': {
-        events.push({ kind: 'session', handle, run_id, pid: null, backend_start: null });
-        const backend = this.#backends.get(message.pid);
-        if (message.lost && backend) await endBackend(this.#context.server, backend, this.#context.clock);
-        this.#backends.delete(message.pid);
+        if (message.pid === this.#session) {
+          this.#session = undefined;
+          events.push({ kind: 'session', handle, run_id, pid: null, backend_start: null });
+        }
+        const backend = backends.get(message.pid);
+        if (message.lost && backend) await endBackend(server, backend, this.#context.clock);
+        backends.delete(message.pid);
         events.push({ kind: 'session_closed', pid: message.pid });
         return;
       }
       case 'cancel':
-        await Promise.all([...this.#backends.values()].map((backend) => this.#context.server.cancelBackend(backend)));
+        await Promise.all([...backends.values()].map((backend) => server.cancelBackend(backend)));
         return;
       case 'activity':
         events.push({ kind: 'activity', handle, run_id, state: message.state, query: message.query });

@@ -9,6 +9,7 @@ import { once } from 'node:events';
 import { PassThrough } from 'node:stream';
 import { describeError } from '../errors.ts';
 import type { FromHost, ToController, ToHost, ToWorker } from '../sdk/channel.ts';
+import type { Backend } from '../sessions/session.ts';
 import { forkSharedMemoryHost } from './fork.ts';
 import type { End, WorkerProcess } from './worker-process.ts';
 
@@ -130,6 +131,7 @@ class HostProcess {
 }
 
 class Thread implements WorkerProcess {
+  readonly backends: Map<number, Backend> = new Map();
   readonly name: string;
   readonly osPid: number | undefined;
   readonly send: (message: ToWorker) => void;

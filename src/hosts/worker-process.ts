@@ -5,6 +5,8 @@
 import type { ChildProcess } from 'node:child_process';
 import type { Readable } from 'node:stream';
 import type { ToController, ToWorker } from '../sdk/channel.ts';
+import { describeError } from '../errors.ts';
+import type { Backend, SessionRegistry } from '../sessions/session.ts';
 
 /** How it ended. */
 export interface End {
@@ -20,11 +22,14 @@ export interface End {
 }
 
 export interface WorkerProcess {
+  /** Its sessions that are registered, by pid. */
+  readonly backends: Map<number, Backend>;
   readonly osPid: number | undefined;
   readonly stdout: Readable | null;
   readonly stderr: Readable | null;
   /** Never rejects. */
   readonly ended: Promise<End>;
+  /** There is one handler: this one, from now on. */
   onMessage(handler: (message: ToController) => void): void;
   /** What is sent to a process that has ended is lost: `ended` says so. */
   send(message: ToWorker): void;
@@ -34,7 +39,10 @@ export interface WorkerProcess {
 
 /** A forked process that runs one worker. */
 export function workerProcess(child: ChildProcess): WorkerProcess {
+  let receive: ((message: ToController) => void) | undefined;
+  child.on('message', (message: ToController) => receive?.(message));
   return {
+    backends: new Map(),
     osPid: child.pid,
     stdout: child.stdout,
     stderr: child.stderr,
@@ -44,10 +52,34 @@ export function workerProcess(child: ChildProcess): WorkerProcess {
         resolve({ code, how: signal ? `was terminated by signal ${signal}` : undefined }),
       );
     }),
-    onMessage: (handler) => void child.on('message', handler),
+    onMessage: (handler) => {
+      receive = handler;
+    },
     send: (message) => {
       if (child.connected) child.send(message, () => undefined);
     },
     kill: () => void child.kill('SIGKILL'),
   };
+}
+
+export interface Registration {
+  pid: number;
+  database: string;
+  server: SessionRegistry;
+}
+
+/** Registers a session that the process has opened, unless it is registered, and tells the process. undefined: it was refused. */
+export async function registerBackend(
+  { backends, send }: Pick<WorkerProcess, 'backends' | 'send'>,
+  { pid, database, server }: Registration,
+): Promise<Backend | undefined> {
+  try {
+    const backend = backends.get(pid) ?? { pid, backendStart: await server.registerSession(pid, database) };
+    backends.set(pid, backend);
+    send({ kind: 'registered', pid });
+    return backend;
+  } catch (error) {
+    send({ kind: 'registered', pid, error: describeError(error) });
+    return undefined;
+  }
 }

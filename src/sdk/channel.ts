@@ -60,7 +60,7 @@ export interface WorkerStart {
   mainArg: string | null;
   flags: string[];
   settings: SettingMessage[];
-  /** Connection of the owner's login: over this channel only, never in argv or the environment. */
+  /** Connection of the owner's login: over this channel only, never in argv or the environment. Empty for a worker without sessions. */
   connection: Record<string, unknown>;
 }
 
@@ -74,7 +74,10 @@ export type ToWorker =
       handle: string;
       settings?: SettingMessage[];
     }
-  | { kind: 'registered'; pid: number };
+  /** A worker is to come, with that connection: open a session for it, and keep it for so many milliseconds. */
+  | { kind: 'prepare'; connection: Record<string, unknown> | undefined; keepFor: number }
+  /** With an error it is refused. */
+  | { kind: 'registered'; pid: number; error?: ErrorDescription };
 
 export type ToController =
   | { kind: 'defined'; settings: SettingDefinition[]; workers: WorkerDefinition[]; prefixes: string[] }

@@ -7,10 +7,12 @@ import { BgwError, describeError } from '../errors.ts';
 import { ORPHAN_GRACE, type ToWorker, type WorkerStart } from './channel.ts';
 import { runInit, type WorkerFunction } from './library.ts';
 import { openPort } from './port.ts';
+import { PreparedSession } from './prepared-session.ts';
 import { Worker } from './worker.ts';
 
 const port = openPort();
 let worker: Worker | undefined;
+let prepared: PreparedSession | undefined;
 let isOrphaned = false;
 const registrations = new Map<number, { resolve: () => void; reject: (error: BgwError) => void }>();
 
@@ -25,8 +27,13 @@ port.onMessage((message) => {
     case 'signal':
       worker?.deliver(message.signal, message);
       return;
+    case 'prepare':
+      prepare(message);
+      return;
     case 'registered':
-      registrations.get(message.pid)?.resolve();
+      if (message.error)
+        registrations.get(message.pid)?.reject(new BgwError(message.error.code ?? 'XX000', message.error));
+      else registrations.get(message.pid)?.resolve();
       return;
     default:
       message satisfies never;
@@ -50,8 +57,10 @@ async function run(start: WorkerStart): Promise<void> {
   port.setTitle(`bgworker: ${start.name}`);
   worker = new Worker({
     ...start,
+    prepared,
     send: port.send,
     register,
+    closed: sessionClosed,
     sharedMemory: port.sharedMemory,
     setTitle: port.setTitle,
   });
@@ -64,6 +73,11 @@ async function run(start: WorkerStart): Promise<void> {
   } catch (error) {
     await fail(error);
   }
+}
+
+function prepare({ connection, keepFor }: Extract<ToWorker, { kind: 'prepare' }>): void {
+  void import('./index.ts'); // as its library will
+  if (connection) prepared = new PreparedSession({ connection, keepFor, register, closed: sessionClosed });
 }
 
 async function loadFunction(
@@ -111,6 +125,13 @@ async function register(pid: number): Promise<void> {
   } finally {
     registrations.delete(pid);
   }
+}
+
+function sessionClosed(pid: number, lost: boolean): void {
+  registrations
+    .get(pid)
+    ?.reject(new BgwError('08006', { message: 'the session was lost before it could be registered' }));
+  port.send({ kind: 'session_closed', pid, lost });
 }
 
 function orphaned(): BgwError {

@@ -3,26 +3,27 @@
  * PostgreSQL counterpart: BackgroundWorkerInitializeConnection, StartTransactionCommand, CommitTransactionCommand.
  */
 import { AsyncLocalStorage } from 'node:async_hooks';
-import pg, { type ClientConfig } from 'pg';
-import type { NoticeMessage } from 'pg-protocol/dist/messages.js';
+import type { Client, ClientConfig, QueryConfig } from 'pg';
 import { BgwError, describeError } from '../errors.ts';
+import pg from './pg.ts';
+import type { PreparedSession } from './prepared-session.ts';
+import { type OpenHooks, openSession, type Session } from './session.ts';
 import type { Spi } from './spi.ts';
+import { identifyAgain } from './spi-identity.ts';
 import { forgetPlans, type TransactionHooks, TransactionSpi } from './spi-transaction.ts';
 
-export interface SessionHooks extends TransactionHooks {
-  /** Called with the backend before it runs anything; it runs nothing before this resolves. */
-  register: (pid: number) => Promise<void>;
-  /** `lost`: its backend may still be there. */
-  closed: (pid: number, lost: boolean) => void;
+export interface SessionHooks extends TransactionHooks, OpenHooks {
+  handle: string;
+  /** Taken over in place of the first session, if it can be. */
+  prepared: PreparedSession | undefined;
+  /** Called when a prepared session is used. */
+  used: (pid: number) => void;
   /** The session that listens was lost. */
   lost: () => void;
-  notice: (notice: NoticeMessage) => void;
 }
 
 /** Idle sessions cost the server memory, and can stand in the way of DROP DATABASE. */
 const IDLE_FOR = 60_000;
-/** Of silence; a listener whose network is gone has nothing else to notice it by. */
-const PROBE_AFTER = 10_000;
 /** A worker whose controller is gone has less than a second (ORPHAN_GRACE). */
 const TERMINATE_WITHIN = 700;
 
@@ -32,7 +33,7 @@ export class SpiSession {
   readonly #channels = new Map<string, (payload: string) => void>();
   /** The transaction that the calling code is inside of: a call from elsewhere waits for its end instead of joining it. */
   readonly #inside = new AsyncLocalStorage<TransactionSpi>();
-  #client: pg.Client | undefined;
+  #client: Client | undefined;
   #pid: number | undefined;
   /** The errors by which a connection was lost. */
   readonly #losses = new WeakSet<object>();
@@ -81,8 +82,9 @@ export class SpiSession {
       });
     }
     await this.#inTurn(async (client) => {
-      const { command } = await client.query({ text, queryMode: 'extended' } as pg.QueryConfig);
+      const { command } = await client.query({ text, queryMode: 'extended' } as QueryConfig);
       forgetPlans(client, command);
+      await identifyAgain(client, command);
       if (command === 'DISCARD') await this.#listenTo(client);
     });
   }
@@ -114,6 +116,7 @@ export class SpiSession {
     const client = this.#client;
     this.#client = undefined;
     this.#turn = Promise.resolve();
+    await this.#hooks.prepared?.close();
     const closed = client?.end();
     // After the end of the worker the controller ends a backend whose statement still runs.
     if (this.#working === 0) await closed;
@@ -140,13 +143,13 @@ export class SpiSession {
   }
 
   /** It is lost. The next transaction opens another. */
-  #forget(client: pg.Client): void {
+  #forget(client: Client): void {
     if (this.#client !== client) return;
     this.#client = undefined;
     if (this.#channels.size > 0) this.#hooks.lost();
   }
 
-  async #inTurn<Result>(work: (client: pg.Client) => Promise<Result>): Promise<Result> {
+  async #inTurn<Result>(work: (client: Client) => Promise<Result>): Promise<Result> {
     const result = this.#turn.then(async () => {
       this.#working += 1;
       try {
@@ -163,54 +166,46 @@ export class SpiSession {
     return result;
   }
 
-  async #connect(): Promise<pg.Client> {
+  async #connect(): Promise<Client> {
     clearTimeout(this.#idleTimer);
     if (this.#client) return this.#client;
-    const client = new pg.Client({
-      ...this.#config,
-      keepAlive: true,
-      keepAliveInitialDelayMillis: PROBE_AFTER,
-      pipeline: true,
-    });
-    // The statement in flight, or the next one, says so.
-    let lost = false;
-    client.on('error', (error) => {
-      lost = true;
-      this.#noteLoss(error);
-    });
-    client.on('notice', (notice) => this.#hooks.notice(notice));
+    let client: Client | undefined;
     try {
-      await client.connect();
-      const { rows } = await client.query<{ pid: number }>('SELECT pg_catalog.pg_backend_pid() AS pid');
-      const pid = rows[0]?.pid ?? 0;
-      client.once('end', () => {
-        this.#hooks.closed(pid, lost);
-        this.#forget(client);
-      });
+      const session = (await this.#takeOver()) ?? (await openSession(this.#config, this.#hooks));
+      client = session.client;
+      client.on('error', (error) => this.#noteLoss(error));
+      client.once('end', () => this.#forget(session.client));
       client.on('notification', ({ channel, payload }) => this.#channels.get(channel)?.(payload ?? ''));
-      await this.#hooks.register(pid);
-      this.#pid = pid;
       await this.#listenTo(client);
+      this.#client = client;
+      this.#pid = session.pid;
+      return client;
     } catch (error) {
       this.#noteLoss(error);
-      await client.end().catch(() => undefined);
+      await client?.end().catch(() => undefined);
       throw error;
     }
-    this.#client = client;
-    return client;
   }
 
-  async #listenTo(client: pg.Client): Promise<void> {
+  async #takeOver(): Promise<Session | undefined> {
+    const { prepared, handle, notice, used } = this.#hooks;
+    const applicationName = String(this.#config.application_name);
+    const session = await prepared?.take({ applicationName, handle }, notice);
+    if (session) used(session.pid);
+    return session;
+  }
+
+  async #listenTo(client: Client): Promise<void> {
     for (const channel of this.#channels.keys()) await listenTo(client, channel);
   }
 }
 
-async function listenTo(client: pg.Client, channel: string): Promise<void> {
+async function listenTo(client: Client, channel: string): Promise<void> {
   await client.query(`LISTEN ${client.escapeIdentifier(channel)}`);
 }
 
 /** Errors: 25P02 an error was caught and not rolled back, 2D000 the work ended the transaction itself. */
-async function commit(client: pg.Client): Promise<void> {
+async function commit(client: Client): Promise<void> {
   const status = client.getTransactionStatus();
   if (status === 'I') {
     throw new BgwError('2D000', {

@@ -6,6 +6,7 @@ import type pg from 'pg';
 import type { QueryResult, QueryResultRow } from 'pg';
 import { BgwError, describeError, type ErrorDescription } from '../errors.ts';
 import type { Cursor, ExecuteOptions, Plan, Spi, SpiResult } from './spi.ts';
+import { identifyAgain } from './spi-identity.ts';
 import { typesOf } from './spi-values.ts';
 
 /** Rows that `for await` over a cursor reads at a time. */
@@ -150,6 +151,7 @@ export class TransactionSpi implements Spi {
     ]);
     const { rows = [], rowCount = 0, command = '' } = result ?? {};
     forgetPlans(this.#client, command);
+    await identifyAgain(this.#client, command);
     return { rows, processed: rowCount ?? 0, command };
   }
 
@@ -241,6 +243,16 @@ function overlapping(): BgwError {
 function checkCount(count: number): number {
   if (Number.isSafeInteger(count) && count >= 0) return count;
   throw new BgwError('22023', { message: `invalid number of rows: ${count}` });
+}
+
+/** Runs a transaction that does nothing: the next one finds the code and the backend warm. */
+export async function rehearse(client: pg.Client): Promise<void> {
+  await client.query('BEGIN');
+  await new TransactionSpi(client, { checkForInterrupts: () => undefined, warn: () => undefined }).execute(
+    'SELECT $1::pg_catalog.int4',
+    [0],
+  );
+  await client.query('COMMIT');
 }
 
 let lastPlan = 0;

@@ -1,5 +1,6 @@
 /** How values of the server become values of TypeScript. PostgreSQL counterpart: SPI_getbinval, DatumGetXXX. */
-import pg from 'pg';
+import type { CustomTypesConfig } from 'pg';
+import pg from './pg.ts';
 import type { ExecuteOptions } from './spi.ts';
 
 const { builtins } = pg.types;
@@ -21,7 +22,7 @@ for (const type of [builtins.TIMESTAMPTZ, builtins.TIMESTAMP, builtins.DATE]) EX
 for (const type of TIME_ARRAYS) EXACT.setTypeParser(type, textsOf);
 
 /** For one statement. */
-export function typesOf({ values }: Pick<ExecuteOptions, 'values'>): { types?: pg.CustomTypesConfig } {
+export function typesOf({ values }: Pick<ExecuteOptions, 'values'>): { types?: CustomTypesConfig } {
   return values === 'exact' ? { types: EXACT } : {};
 }
 

@@ -4,7 +4,9 @@ import type { NoticeMessage } from 'pg-protocol/dist/messages.js';
 import { BgwError, type ErrorDescription } from '../errors.ts';
 import type { SettingMessage, ToController } from './channel.ts';
 import type { Cleanup } from './cleanups.ts';
+import type { PreparedSession } from './prepared-session.ts';
 import type { SharedMemory } from './shared-memory.ts';
+import type { Identity } from './spi-identity.ts';
 import type { WorkerSignal } from './signals.ts';
 
 /** Levels of `bgw.ereport` below ERROR, which is `throw`. */
@@ -40,6 +42,10 @@ export interface WorkerContext {
   send: (message: ToController) => void;
   /** Registers a backend with the controller, which answers when it may be used. */
   register: (pid: number) => Promise<void>;
+  /** Says that it is closed. `lost`: its backend may still be there. */
+  closed: (pid: number, lost: boolean) => void;
+  /** Opened by the process before it was told what to run. */
+  prepared: PreparedSession | undefined;
   /** With the flag shmem_access. */
   sharedMemory: SharedMemory | undefined;
   /** Shows it in ps. */
@@ -47,10 +53,15 @@ export interface WorkerContext {
 }
 
 /** The session of a worker, as pg_stat_activity shows it. */
-export function connectionOf({ connection, name, handle }: WorkerContext): ClientConfig {
+export function identityOf({ name, handle }: WorkerContext): Identity {
+  return { applicationName: `bgworker: ${name}`, handle };
+}
+
+export function connectionOf(context: WorkerContext): ClientConfig {
+  const { connection, handle } = context;
   return {
     ...connection,
-    application_name: `bgworker: ${name}`,
+    application_name: identityOf(context).applicationName,
     // By it bgw_launch knows who launches.
     options: `${connection.options ?? ''} -c bgw.handle=${handle}`,
   };

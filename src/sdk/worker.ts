@@ -17,7 +17,7 @@ import { Signals, type WorkerSignal } from './signals.ts';
 import type { Spi } from './spi.ts';
 import { SpiSession } from './spi-session.ts';
 import type { LogFields, LogLevel, SetupOptions, WorkerContext } from './worker-context.ts';
-import { checkConnection, connectionOf, leakedTransaction, logOf, missingFlag } from './worker-context.ts';
+import { checkConnection, connectionOf, identityOf, leakedTransaction, logOf, missingFlag } from './worker-context.ts';
 import { WorkerSet, type WorkerSetOptions } from './worker-set.ts';
 
 export class Worker {
@@ -54,8 +54,9 @@ export class Worker {
     });
     this.#connection = connectionOf(context);
     this.#spi = new SpiSession(this.#connection, {
-      register: context.register,
-      closed: (pid, lost) => context.send({ kind: 'session_closed', pid, lost }),
+      ...context,
+      prepared: context.prepared?.assign(context.connection, identityOf(context)),
+      used: (pid) => context.send({ kind: 'session', pid }),
       lost: () => void this.#listener.again(),
       checkForInterrupts: () => this.#interrupts.check(),
       warn: (error) => this.#report('WARNING', error),

@@ -1,0 +1,53 @@
+/**
+ * Opens a session for a worker.  Its controller knows the backend before the session runs anything of the worker: exactly
+ * the registered ones are ended when the node is fenced (HARDENING B3).
+ */
+import type { Client, ClientConfig } from 'pg';
+import type { NoticeMessage } from 'pg-protocol/dist/messages.js';
+import pg from './pg.ts';
+
+export interface Session {
+  readonly client: Client;
+  /** Of its backend. */
+  readonly pid: number;
+}
+
+export interface OpenHooks {
+  /** Resolves when the controller knows the backend. */
+  register: (pid: number) => Promise<void>;
+  /** `lost`: its backend may still be there. */
+  closed: (pid: number, lost: boolean) => void;
+  notice: (notice: NoticeMessage) => void;
+}
+
+/** Of silence; a listener whose network is gone has nothing else to notice it by. */
+const PROBE_AFTER = 10_000;
+
+/** Errors: those of the server, and of `register`. */
+export async function openSession(config: ClientConfig, { register, closed, notice }: OpenHooks): Promise<Session> {
+  const client = new pg.Client({
+    ...config,
+    keepAlive: true,
+    keepAliveInitialDelayMillis: PROBE_AFTER,
+    pipeline: true,
+  });
+  let lost = false;
+  // The statement in flight, or the next one, says so.
+  client.on('error', () => (lost = true));
+  client.on('notice', notice);
+  try {
+    await client.connect();
+    const pid = pidOf(client);
+    client.once('end', () => closed(pid, lost));
+    await register(pid);
+    return { client, pid };
+  } catch (error) {
+    await client.end().catch(() => undefined);
+    throw error;
+  }
+}
+
+/** As the protocol names it: the controller has found no pooler between here and the server (WK203). */
+function pidOf(client: Client): number {
+  return (client as Client & { processID: number }).processID;
+}
