@@ -41,6 +41,7 @@
 \ir control/interrupt_databases.sql -- what a node has to leave alone for a while
 \ir control/complete_run.sql       -- mode atomic: completion in the transaction of the command
 \ir control/keep_house.sql         -- partitions, bounds of history and log
+\ir control/look.sql               -- what there is to do
 \ir control/take_orders.sql        -- one node's next orders
 \ir control/standby_workers.sql    -- what a controller runs while its server is a standby
 \ir views/stat_activity.sql        -- bgw_stat_activity: what every worker is doing

@@ -90,17 +90,38 @@ describe('a launch rings', () => {
     expect(await rings(db, ['BEGIN', ...undone, 'COMMIT'])).toBe(0);
   });
 
-  test('once for all launches of a transaction, which look once', async ({ db }) => {
-    const looks = `SELECT calls::int FROM pg_stat_xact_user_functions WHERE funcname = 'ring_unless_awake'`;
+  test('once for all launches of a transaction, which look once; where all are awake, once more at the end', async ({
+    db,
+  }) => {
+    let seen = 0;
+    const looks = async (): Promise<number> => {
+      const before = seen;
+      seen = await db.value(`SELECT calls::int FROM pg_stat_xact_user_functions WHERE funcname = 'ring_unless_awake'`);
+      return seen - before;
+    };
+    const launches = `SELECT count(bgw_launch_sql('SELECT 1')) FROM generate_series(1, 1000)`;
     await db.query(`SET track_functions = 'pl'`);
     await db.query('BEGIN');
-    await db.query(`SELECT count(bgw_launch_sql('SELECT 1')) FROM generate_series(1, 1000)`);
+    await db.query(launches);
     await db.query('SET CONSTRAINTS ALL IMMEDIATE');
-    expect(await db.value(looks)).toBe(1);
-    // What is launched after that looks anew.
-    await db.query(LAUNCH);
-    expect(await db.value(looks)).toBe(2);
+    expect(await looks()).toBe(1);
     expect(await rings(db, ['COMMIT'])).toBe(1);
+
+    await addNode(db, `${RUNNING}, clock_timestamp() + bgw.awake()`);
+    await db.query('BEGIN');
+    await db.query(launches);
+    expect(await looks()).toBe(1);
+    await db.query('SET CONSTRAINTS ALL IMMEDIATE');
+    expect(await looks()).toBe(1);
+    // What is launched after that looks anew, and again at its end, which is at once.
+    await db.query(LAUNCH);
+    expect(await looks()).toBe(2);
+    expect(await rings(db, ['COMMIT'])).toBe(0);
+  });
+
+  test('once, also if a node falls asleep while the transaction launches', async ({ db }) => {
+    await addNode(db, `${RUNNING}, clock_timestamp() + bgw.awake()`);
+    expect(await rings(db, ['BEGIN', LAUNCH, 'SELECT pg_sleep_for(bgw.awake())', LAUNCH, LAUNCH, 'COMMIT'])).toBe(1);
   });
 });
 

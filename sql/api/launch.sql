@@ -15,19 +15,18 @@ CREATE OR REPLACE FUNCTION public.bgw_launch(
 LANGUAGE plpgsql
 AS $$
 DECLARE
-    worker bgw.worker := bgw.find_worker(worker_name);
     handle bigint;
 BEGIN
-    PERFORM bgw.check_launch(worker);
-    INSERT INTO bgw.process (worker_id, main_arg, worker_set, key, database, notify, when_parent_ends, settings)
-    VALUES (worker.id, coalesce(bgw_launch.main_arg, worker.main_arg), bgw_launch.set, bgw_launch.key, bgw_launch.database, bgw_launch.notify,
-            bgw_launch.when_parent_ends, bgw_launch.settings)
-    ON CONFLICT DO NOTHING  -- what can conflict is the key in the set
+    -- Nearly always it is the caller's own, nothing stands against it, and it joins no set: one statement.
+    INSERT INTO bgw.process (worker_id, main_arg, key, database, notify, when_parent_ends, settings)
+    SELECT worker.id, coalesce(bgw_launch.main_arg, worker.main_arg), bgw_launch.key, bgw_launch.database, bgw_launch.notify,
+           bgw_launch.when_parent_ends, bgw_launch.settings
+    FROM bgw.worker
+    WHERE bgw_launch.set IS NULL AND worker.owner = bgw.current_owner() AND worker.name = worker_name AND NOT worker.unregistered
+      AND worker.enabled AND worker.scope = 'one' AND worker.max_instances IS NULL AND EXISTS (SELECT FROM bgw.login WHERE login.owner = worker.owner)
     RETURNING process.id INTO handle;
-    IF handle IS NULL THEN
-        PERFORM bgw.refuse_duplicate(worker.owner, bgw_launch.set, bgw_launch.key);
-    END IF;
-    RETURN handle;
+    RETURN coalesce(handle, bgw.launch_checked(worker_name, bgw_launch.main_arg, bgw_launch.set, bgw_launch.key, bgw_launch.database,
+                                               bgw_launch.notify, bgw_launch.when_parent_ends, bgw_launch.settings));
 END;
 $$;
 COMMENT ON FUNCTION public.bgw_launch(text, jsonb, text, text, text, text, text, jsonb) IS
@@ -59,17 +58,17 @@ CREATE OR REPLACE FUNCTION public.bgw_launch_sql(
 LANGUAGE plpgsql
 AS $$
 DECLARE
-    owner oid := bgw.current_owner();
     handle bigint;
 BEGIN
-    PERFORM bgw.check_login(owner, bgw_launch_sql.name);
     INSERT INTO bgw.process (name, command, mode, database, timeout, main_arg, worker_set, key, notify, when_parent_ends)
-    VALUES (bgw_launch_sql.name, bgw_launch_sql.command, bgw_launch_sql.mode, bgw_launch_sql.database, bgw_launch_sql.timeout, bgw_launch_sql.main_arg,
+    VALUES (CASE WHEN EXISTS (SELECT FROM bgw.login WHERE login.owner = bgw.current_owner()) THEN bgw_launch_sql.name
+                 ELSE bgw.refuse_login(bgw.current_owner(), bgw_launch_sql.name) END,
+            bgw_launch_sql.command, bgw_launch_sql.mode, bgw_launch_sql.database, bgw_launch_sql.timeout, bgw_launch_sql.main_arg,
             bgw_launch_sql.set, bgw_launch_sql.key, bgw_launch_sql.notify, bgw_launch_sql.when_parent_ends)
     ON CONFLICT DO NOTHING  -- what can conflict is the key in the set
     RETURNING process.id INTO handle;
     IF handle IS NULL THEN
-        PERFORM bgw.refuse_duplicate(owner, bgw_launch_sql.set, bgw_launch_sql.key);
+        PERFORM bgw.refuse_duplicate(bgw.current_owner(), bgw_launch_sql.set, bgw_launch_sql.key);
     END IF;
     RETURN handle;
 END;
@@ -81,6 +80,36 @@ COMMENT ON FUNCTION public.bgw_launch_sql(text, text, text, text, interval, json
   set, key, notify, when_parent_ends   as in bgw_launch
 Errors: 22023 a value that cannot be, WK201 no node can log in as you, 42710 the set has this key.
 Example: SELECT bgw_launch_sql(''CREATE INDEX CONCURRENTLY ON orders (customer)'', mode => ''session'');';
+
+CREATE OR REPLACE FUNCTION bgw.launch_checked(
+    worker_name text,
+    main_arg jsonb,
+    set text,
+    key text,
+    database text,
+    notify text,
+    when_parent_ends text,
+    settings jsonb
+) RETURNS bigint
+LANGUAGE plpgsql
+AS $$
+DECLARE
+    worker bgw.worker := bgw.find_worker(worker_name);
+    handle bigint;
+BEGIN
+    PERFORM bgw.check_launch(worker);
+    INSERT INTO bgw.process (worker_id, main_arg, worker_set, key, database, notify, when_parent_ends, settings)
+    VALUES (worker.id, coalesce(launch_checked.main_arg, worker.main_arg), launch_checked.set, launch_checked.key, launch_checked.database,
+            launch_checked.notify, launch_checked.when_parent_ends, launch_checked.settings)
+    ON CONFLICT DO NOTHING  -- what can conflict is the key in the set
+    RETURNING process.id INTO handle;
+    IF handle IS NULL THEN
+        PERFORM bgw.refuse_duplicate(worker.owner, launch_checked.set, launch_checked.key);
+    END IF;
+    RETURN handle;
+END;
+$$;
+COMMENT ON FUNCTION bgw.launch_checked(text, jsonb, text, text, text, text, text, jsonb) IS 'bgw_launch of any worker: of another owner, with max_instances, into a set; and the error if it cannot be.';
 
 CREATE OR REPLACE FUNCTION bgw.check_launch(worker bgw.worker) RETURNS void
 LANGUAGE plpgsql
@@ -129,48 +158,87 @@ LANGUAGE plpgsql
 AS $$
 BEGIN
     IF NOT EXISTS (SELECT FROM bgw.login WHERE login.owner = check_login.owner) THEN
-        RAISE EXCEPTION USING ERRCODE = 'WK201',
-            MESSAGE = pg_catalog.format('worker "%s" cannot be launched: there is no login for role "%s"', check_login.name, pg_catalog.pg_get_userbyid(check_login.owner)),
-            DETAIL = pg_catalog.format('It would need the login "bgw$%s".  The nodes of this database run in identity mode "self": they run the workers of %s only.',
-                pg_catalog.pg_get_userbyid(check_login.owner), (SELECT pg_catalog.string_agg(pg_catalog.format('"%s"', pg_catalog.pg_get_userbyid(login.owner)), ', ') FROM bgw.login)),
-            HINT = 'Have the worker registered by that role, or ask the administrator to run a controller that logs in as yours.';
+        PERFORM bgw.refuse_login(check_login.owner, check_login.name);
     END IF;
 END;
 $$;
 COMMENT ON FUNCTION bgw.check_login(oid, text) IS 'Raises an error if no node can log in as the owner of this worker.  Errors: WK201.';
 
+CREATE OR REPLACE FUNCTION bgw.refuse_login(owner oid, name text) RETURNS text
+LANGUAGE plpgsql
+AS $$
+BEGIN
+    RAISE EXCEPTION USING ERRCODE = 'WK201',
+        MESSAGE = pg_catalog.format('worker "%s" cannot be launched: there is no login for role "%s"', refuse_login.name, pg_catalog.pg_get_userbyid(refuse_login.owner)),
+        DETAIL = pg_catalog.format('It would need the login "bgw$%s".  The nodes of this database run in identity mode "self": they run the workers of %s only.',
+            pg_catalog.pg_get_userbyid(refuse_login.owner), (SELECT pg_catalog.string_agg(pg_catalog.format('"%s"', pg_catalog.pg_get_userbyid(login.owner)), ', ') FROM bgw.login)),
+        HINT = 'Have the worker registered by that role, or ask the administrator to run a controller that logs in as yours.';
+END;
+$$;
+COMMENT ON FUNCTION bgw.refuse_login(oid, text) IS 'Raises the error of a launch for whose owner there is no login.  Errors: WK201 always.';
+
 CREATE OR REPLACE FUNCTION bgw.fill_process(process bgw.process) RETURNS bgw.process
+LANGUAGE plpgsql
+AS $$
+BEGIN
+    IF process.worker_id IS NOT NULL THEN
+        SELECT worker.owner, worker.name, worker.naptime IS NULL INTO process.owner, process.name, process.takes_slot
+        FROM bgw.worker WHERE worker.id = process.worker_id;
+        IF pg_catalog.num_nonnulls(process.command, process.mode, process.database) > 0 THEN
+            PERFORM bgw.check_instance(process);
+        END IF;
+    -- As nearly every command is: each expression that a call evaluates costs it a microsecond.
+    ELSIF (pg_catalog.octet_length(process.name) BETWEEN 1 AND 63 AND process.name !~ '[[:cntrl:]]' AND process.command IS NOT NULL
+           AND process.mode IN ('session', 'atomic') AND pg_catalog.num_nonnulls(process.timeout, process.database) = 0) IS NOT TRUE THEN
+        PERFORM bgw.check_command_process(process);
+    END IF;
+    IF pg_catalog.num_nonnulls(process.worker_set, process.key, process.notify, process.settings, process.schedule_id) > 0
+       OR process.when_parent_ends IS DISTINCT FROM 'keep' OR pg_catalog.current_setting('bgw.handle', true) <> '' THEN
+        process := bgw.fill_rest(process);
+    END IF;
+    RETURN process;
+END;
+$$;
+COMMENT ON FUNCTION bgw.fill_process(bgw.process) IS 'What a new instance takes from its worker, its schedule and who launches it, and the only check of what is set at launch.  Called by the trigger process_is_filled.';
+
+CREATE OR REPLACE FUNCTION bgw.check_command_process(process bgw.process) RETURNS void
 LANGUAGE plpgsql
 AS $$
 DECLARE
     worker bgw.worker;
+BEGIN
+    worker.name := process.name;
+    worker.command := process.command;
+    worker.mode := process.mode;
+    worker.database := process.database;
+    worker.timeout := process.timeout;
+    worker.flags := '{backend_database_connection}';
+    PERFORM bgw.check_one_shot(worker);
+END;
+$$;
+COMMENT ON FUNCTION bgw.check_command_process(bgw.process) IS 'Raises an error if the command of bgw_launch_sql cannot be, or not so.  Errors: 22023, 0A000 mode atomic in another database.';
+
+CREATE OR REPLACE FUNCTION bgw.check_instance(process bgw.process) RETURNS void
+LANGUAGE plpgsql
+AS $$
+BEGIN
+    IF pg_catalog.num_nonnulls(process.command, process.mode) > 0 THEN
+        RAISE EXCEPTION USING ERRCODE = 'invalid_parameter_value',
+            MESSAGE = pg_catalog.format('command and mode are those of worker "%s"', process.name);
+    END IF;
+    PERFORM bgw.check_launch_database(worker, process.database) FROM bgw.worker WHERE worker.id = process.worker_id;
+END;
+$$;
+COMMENT ON FUNCTION bgw.check_instance(bgw.process) IS 'Raises an error if an instance of a worker has what is the worker''s alone, or a database that it cannot run in.  Errors: 22023, 0A000 mode atomic.';
+
+CREATE OR REPLACE FUNCTION bgw.fill_rest(process bgw.process) RETURNS bgw.process
+LANGUAGE plpgsql
+AS $$
+DECLARE
     schedule bgw.schedule;
 BEGIN
-    IF process.worker_id IS NULL THEN
-        worker.name := process.name;
-        worker.command := process.command;
-        worker.mode := process.mode;
-        worker.database := process.database;
-        worker.timeout := process.timeout;
-        worker.flags := '{backend_database_connection}';
-        PERFORM bgw.check_one_shot(worker);
-    ELSE
-        SELECT * INTO worker FROM bgw.worker WHERE id = process.worker_id;
-        process.owner := worker.owner;
-        process.name := worker.name;
-        process.takes_slot := worker.naptime IS NULL;
-        IF pg_catalog.num_nonnulls(process.command, process.mode) > 0 THEN
-            RAISE EXCEPTION USING ERRCODE = 'invalid_parameter_value',
-                MESSAGE = pg_catalog.format('command and mode are those of worker "%s"', worker.name);
-        END IF;
-        IF process.database IS NOT NULL THEN
-            PERFORM bgw.check_launch_database(worker, process.database);
-        END IF;
-    END IF;
     process.parent_id := bgw.find_parent(process.owner);
-    IF pg_catalog.num_nonnulls(process.worker_set, process.key, process.notify) > 0 OR process.when_parent_ends IS DISTINCT FROM 'keep' THEN
-        PERFORM bgw.check_membership(process);
-    END IF;
+    PERFORM bgw.check_membership(process);
     IF process.settings IS NOT NULL THEN
         process.settings := bgw.check_overrides(process.owner, process.settings);
     END IF;
@@ -185,7 +253,9 @@ BEGIN
     RETURN process;
 END;
 $$;
-COMMENT ON FUNCTION bgw.fill_process(bgw.process) IS 'What a new instance takes from its worker, its schedule and who launches it, and the only check of what is set at launch.  Called by the trigger process_is_filled.';
+COMMENT ON FUNCTION bgw.fill_rest(bgw.process) IS
+'The part of bgw.fill_process that most launches do not need: parent, set, channel, settings and schedule.  Errors: 22023 a value that cannot be,
+42704 no such setting, or the worker has no such schedule, 55P02 a setting cannot be changed.';
 
 CREATE OR REPLACE FUNCTION bgw.check_launch_database(worker bgw.worker, database text) RETURNS void
 LANGUAGE plpgsql

@@ -10,22 +10,21 @@ DECLARE
     present timestamptz := bgw.now();
     orders json;
 BEGIN
-    -- Mostly nothing waits, or every slot is taken: say so after one look at an index.
-    IF room <= 0 OR NOT EXISTS (SELECT FROM bgw.process WHERE process.run_id IS NULL AND process.owner = node.login AND process.takes_slot = slots) THEN
-        RETURN '[]';
-    END IF;
-    WITH startable AS MATERIALIZED (
-        SELECT process.id FROM bgw.process LEFT JOIN bgw.worker ON worker.id = process.worker_id
-        WHERE process.run_id IS NULL AND process.owner = node.login AND process.takes_slot = slots AND process.stop_requested_at IS NULL
-          AND (process.next_start IS NULL OR process.next_start <= present)
-          -- A command of this database is what most are: nothing more is to be asked of it.
-          AND CASE WHEN process.worker_id IS NULL AND process.database IS NULL THEN process.command IS NOT NULL ELSE bgw.may_start(process, worker, node) END
-          AND NOT (process.one_at_a_time AND EXISTS (SELECT FROM bgw.process AS earlier WHERE earlier.schedule_id = process.schedule_id AND earlier.id < process.id))
-        ORDER BY process.turn, process.id LIMIT room
-        FOR NO KEY UPDATE OF process SKIP LOCKED
-    ), claimed AS (
+    WITH claimed AS (
         UPDATE bgw.process SET node_id = node.id, epoch = node.epoch, run_id = pg_catalog.nextval('bgw.run_id'), claimed_at = present, next_start = NULL
-        WHERE process.id = ANY (ARRAY(SELECT startable.id FROM startable))
+        -- An array: by the primary key, whatever the planner believes of the table.
+        WHERE process.id = ANY (ARRAY(
+            SELECT process.id FROM bgw.process LEFT JOIN bgw.worker ON worker.id = process.worker_id
+            WHERE process.run_id IS NULL AND process.owner = node.login AND process.takes_slot = slots AND process.stop_requested_at IS NULL
+              AND (process.next_start IS NULL OR process.next_start <= present)
+              -- A command of this database is what most are: nothing more is to be asked of it.
+              AND CASE WHEN process.worker_id IS NULL AND process.database IS NULL THEN process.command IS NOT NULL
+                       WHEN pg_catalog.num_nonnulls(worker.library_name, worker.naptime, worker.database, process.database) = 0
+                            AND NOT 'interruptible' = ANY (worker.flags) THEN worker.enabled AND NOT worker.unregistered
+                       ELSE bgw.may_start(process, worker, node) END
+              AND NOT (process.one_at_a_time AND EXISTS (SELECT FROM bgw.process AS earlier WHERE earlier.schedule_id = process.schedule_id AND earlier.id < process.id))
+            ORDER BY process.turn, process.id LIMIT room
+            FOR NO KEY UPDATE OF process SKIP LOCKED))
         RETURNING process.*
     )
     SELECT pg_catalog.json_agg(started) INTO orders

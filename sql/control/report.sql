@@ -8,7 +8,6 @@ LANGUAGE plpgsql
 AS $$
 DECLARE
     node bgw.node := bgw.check_node(report.node_id, report.epoch);
-    event record;
 BEGIN
     IF pg_catalog.jsonb_typeof(events) <> 'object' THEN
         RAISE EXCEPTION USING ERRCODE = 'WK001',
@@ -23,9 +22,25 @@ BEGIN
     IF events ? 'log' THEN
         PERFORM bgw.log_events(node.name, events -> 'log');
     END IF;
-    IF events = '{}' THEN
-        RETURN;
+    -- Most reports tell of ends alone.
+    IF events ?| '{started,session,activity,session_closed,returned}' THEN
+        PERFORM bgw.report_changes(node.id, events);
     END IF;
+    IF events ? 'exited' AND NOT bgw.settle_plain_exits(events -> 'exited') THEN
+        PERFORM bgw.settle_exits(bgw.decide_runs(events -> 'exited'));
+    END IF;
+END;
+$$;
+COMMENT ON FUNCTION bgw.report(bigint, integer, jsonb) IS
+'What happened on a node since its last report: lists of events {handle, run_id, age, ...} by their kinds: started, session, activity, returned,
+exited, log, session_closed.  Errors: WK001 the node was fenced, or is of an older version.';
+
+CREATE OR REPLACE FUNCTION bgw.report_changes(node_id bigint, events jsonb) RETURNS void
+LANGUAGE plpgsql
+AS $$
+DECLARE
+    event record;
+BEGIN
     -- One by one: each is a look at a primary key, whatever the planner believes of the tables.
     FOR event IN SELECT * FROM pg_catalog.jsonb_to_recordset(events -> 'started') AS told (handle bigint, run_id bigint, age double precision, os_pid integer) LOOP
         UPDATE bgw.process SET status = 'started', started_at = bgw.now() - event.age * interval '1 ms', os_pid = event.os_pid
@@ -42,20 +57,15 @@ BEGIN
         ON CONFLICT (process_id) DO UPDATE SET state = EXCLUDED.state, query = EXCLUDED.query, reported_at = pg_catalog.clock_timestamp();
     END LOOP;
     FOR event IN SELECT * FROM pg_catalog.jsonb_to_recordset(events -> 'session_closed') AS told (pid integer) LOOP
-        DELETE FROM bgw.session WHERE session.pid = event.pid AND session.node_id = report.node_id;
+        DELETE FROM bgw.session WHERE session.pid = event.pid AND session.node_id = report_changes.node_id;
     END LOOP;
     FOR event IN SELECT * FROM pg_catalog.jsonb_to_recordset(events -> 'returned') AS told (handle bigint, run_id bigint) LOOP
         UPDATE bgw.process SET run_id = NULL, node_id = NULL, epoch = NULL, claimed_at = NULL, restart_requested = false
         WHERE process.id = event.handle AND process.run_id = event.run_id;
     END LOOP;
-    IF events ? 'exited' AND NOT bgw.settle_plain_exits(events -> 'exited') THEN
-        PERFORM bgw.settle_exits(bgw.decide_runs(events -> 'exited'));
-    END IF;
 END;
 $$;
-COMMENT ON FUNCTION bgw.report(bigint, integer, jsonb) IS
-'What happened on a node since its last report: lists of events {handle, run_id, age, ...} by their kinds: started, session, activity, returned,
-exited, log, session_closed.  Errors: WK001 the node was fenced, or is of an older version.';
+COMMENT ON FUNCTION bgw.report_changes(bigint, jsonb) IS 'What a report tells of processes and sessions that go on.';
 
 CREATE OR REPLACE FUNCTION bgw.log_events(node_name text, events jsonb) RETURNS void
 LANGUAGE plpgsql

@@ -7,23 +7,27 @@ LANGUAGE plpgsql
 AS $$
 DECLARE
     node bgw.node := bgw.check_node(take_orders.node_id, take_orders.epoch);
-    all_settled boolean := bgw.fence_dead_nodes(take_orders.node_id);
-    signals jsonb;
-    leaves jsonb;
+    seen record := bgw.look(node.id, node.login);
+    all_settled boolean := true;
+    signals jsonb := '[]';
+    leaves jsonb := '[]';
     naps json := '[]';
     starts json := '[]';
 BEGIN
-    PERFORM pg_catalog.set_config('bgw.doorbell', 'off', true);  -- what is launched here is found below
-    PERFORM bgw.keep_house();
-    PERFORM bgw.tick_schedules();
-    PERFORM bgw.note_schedules();
-    PERFORM bgw.cover_databases();
-    signals := bgw.deliver_signals(node.id);
-    leaves := bgw.interrupt_databases(node.id);
-    PERFORM bgw.settle_stopped();
-    IF room >= 0 THEN
-        -- Napping workers take no slot; 500 at a time keep one turn short.
+    IF seen.chores THEN
+        all_settled := bgw.do_chores(node.id, seen);
+        seen := bgw.look(node.id, node.login);
+    END IF;
+    IF seen.notices THEN
+        signals := bgw.deliver_signals(node.id);
+        leaves := bgw.interrupt_databases(node.id);
+        PERFORM bgw.settle_stopped();
+    END IF;
+    -- Napping workers take no slot; 500 at a time keep one turn short.
+    IF seen.naps AND room >= 0 THEN
         naps := bgw.claim_startable(node, false, 500);
+    END IF;
+    IF seen.starts AND room > 0 THEN
         starts := bgw.claim_startable(node, true, room);
     END IF;
     RETURN pg_catalog.json_build_object(
@@ -31,7 +35,8 @@ BEGIN
         -- A node logs in as the owner of all that it runs.
         'settings', CASE WHEN signals <> '[]' OR pg_catalog.json_array_length(naps) > 0 OR pg_catalog.json_array_length(starts) > 0
                          THEN bgw.settings_of(node.login) END,
-        'wake_ms', CASE WHEN all_settled THEN bgw.next_wakeup_ms() ELSE 100 END);
+        -- 0 would spin on what other nodes hold locked.
+        'wake_ms', CASE WHEN all_settled THEN greatest(1, pg_catalog.ceil(pg_catalog.date_part('epoch', seen.due_at - bgw.now()) * 1000)) ELSE 100 END);
 END;
 $$;
 COMMENT ON FUNCTION bgw.take_orders(bigint, integer, integer) IS
@@ -39,19 +44,27 @@ COMMENT ON FUNCTION bgw.take_orders(bigint, integer, integer) IS
 needs them, wake_ms}.
 room: how many more processes that take a slot it can start now or within moments; negative: none at all, it is stopping.  Errors: WK001 the node was fenced.';
 
-CREATE OR REPLACE FUNCTION bgw.next_wakeup_ms() RETURNS integer
+CREATE OR REPLACE FUNCTION bgw.do_chores(node_id bigint, seen record) RETURNS boolean
 LANGUAGE plpgsql
 AS $$
 DECLARE
-    present timestamptz := bgw.now();
-    due timestamptz := least(
-        (SELECT process.next_start FROM bgw.process WHERE process.next_start IS NOT NULL AND process.next_start > present ORDER BY process.next_start LIMIT 1),
-        (SELECT schedule_state.starts_at FROM bgw.schedule_state WHERE schedule_state.starts_at IS NOT NULL ORDER BY schedule_state.starts_at LIMIT 1),
-        present + CASE WHEN (SELECT process.id FROM bgw.process ORDER BY process.id LIMIT 1) IS NULL THEN interval '4 s' ELSE interval '2 s' END);
+    all_settled boolean := true;
 BEGIN
-    -- The poll interval: the longest that a lost notification may delay anything (I10).  0 would spin on what other nodes hold locked.
-    RETURN greatest(1, pg_catalog.ceil(pg_catalog.date_part('epoch', due - present) * 1000));
+    PERFORM pg_catalog.set_config('bgw.doorbell', 'off', true);  -- what is launched here is found by the caller
+    IF seen.others THEN
+        all_settled := bgw.fence_dead_nodes(do_chores.node_id);
+    END IF;
+    IF seen.house THEN
+        PERFORM bgw.keep_house();
+    END IF;
+    IF seen.schedules THEN
+        PERFORM bgw.tick_schedules();
+        PERFORM bgw.note_schedules();
+    END IF;
+    IF seen.databases THEN
+        PERFORM bgw.cover_databases();
+    END IF;
+    RETURN all_settled;
 END;
 $$;
-COMMENT ON FUNCTION bgw.next_wakeup_ms() IS 'In how many milliseconds a node has to look again: at the next restart or due time, at the latest in two seconds; in four if no process is
-registered.';
+COMMENT ON FUNCTION bgw.do_chores(bigint, record) IS 'What a node does for all, as far as bgw.look has seen something.  Returns false if a session of a dead node is still there.';

@@ -3,13 +3,15 @@
 -- The value of a setting: given to bgw_launch, else to bgw_register, else to bgw_set_config, else the boot value.
 
 CREATE OR REPLACE FUNCTION bgw.settings_of(owner oid) RETURNS json
-LANGUAGE sql STABLE
+LANGUAGE plpgsql STABLE
 AS $$
-    SELECT coalesce(pg_catalog.json_agg(given), '[]')
-    FROM (SELECT definition.name, definition.vartype, definition.unit, coalesce(definition.setting, definition.boot_val) AS setting,
-                 -- NULL in a row of before this column.
-                 coalesce(definition.shown, bgw.show_setting(definition.vartype, definition.unit, coalesce(definition.setting, definition.boot_val))) AS shown
-          FROM bgw.setting AS definition WHERE definition.owner = settings_of.owner ORDER BY definition.name) AS given
+BEGIN
+    RETURN (SELECT coalesce(pg_catalog.json_agg(given), '[]')
+            FROM (SELECT definition.name, definition.vartype, definition.unit, coalesce(definition.setting, definition.boot_val) AS setting,
+                         -- NULL in a row of before this column.
+                         coalesce(definition.shown, bgw.show_setting(definition.vartype, definition.unit, coalesce(definition.setting, definition.boot_val))) AS shown
+                  FROM bgw.setting AS definition WHERE definition.owner = settings_of.owner ORDER BY definition.name) AS given);
+END;
 $$;
 COMMENT ON FUNCTION bgw.settings_of(oid) IS 'The settings of one owner as nodes get them: name, type, value in the base unit, value as SHOW prints it.';
 
