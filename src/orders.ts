@@ -145,8 +145,8 @@ export function decodeOrders(text: string): { orders: Order[]; wakeMs: number } 
   const settings = answer.settings ?? [];
   const orders = answer.orders.flat().map((given): Order => {
     if (given.kind === 'leave') return given;
-    const { overrides, ...order } = given;
-    return Object.assign(order, { settings: override(settings, overrides) });
+    // Not copied: there are hundreds.
+    return Object.assign(given, { settings: override(settings, given.overrides) });
   });
   return { orders, wakeMs: answer.wake_ms };
 }
@@ -180,7 +180,10 @@ function flatten({ kind: _kind, at, ...event }: Event, now: number): Record<stri
       Object.assign(flat, { sqlstate: sqlstateOf(error), message, detail, hint, context });
     }
   }
-  for (const [name, value] of Object.entries(flat)) if (typeof value === 'string') flat[name] = storable(value);
+  for (const name in flat) {
+    const value = flat[name];
+    if (typeof value === 'string') flat[name] = storable(value);
+  }
   return flat;
 }
 
