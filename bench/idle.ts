@@ -53,7 +53,7 @@ const UNTIL_COUNTED = 12_000;
 
 export async function measureIdle(server: Server, native: Native, size: IdleSize): Promise<Idle[]> {
   const cases: [string, ((stage: Stage) => Promise<Subject>) | undefined][] = [
-    [ALONE, async (stage) => ({ database: await stage.database('alone') })],
+    [ALONE, async (stage) => ({ database: await stage.database('alone'), isQuiet: true })],
     ['nothing registered: pg-bgworker', ours],
     ['nothing registered: graphile-worker', graphile],
     ['nothing registered: pg-boss', boss],

@@ -1,5 +1,7 @@
 /** Where the database is: URL and libpq's variables, and that TLS is checked unless told otherwise. */
+import { deserialize, serialize } from 'node:v8';
 import { describe, expect, test } from 'vitest';
+import { received, type SentConnection, toSend } from '../src/sdk/channel.ts';
 import { connectionConfig, describeTarget } from '../src/connection.ts';
 
 describe('a connection', () => {
@@ -75,6 +77,18 @@ describe('TLS', () => {
     ['postgresql://localhost/x?sslmode=verify-full', { rejectUnauthorized: true }],
   ])('%s', (url, expected) => {
     expect(ssl(url)).toEqual(expected);
+  });
+
+  test('arrives in the process of a worker', () => {
+    for (const mode of ['verify-ca', 'verify-full', 'require', 'disable']) {
+      const connection = connectionConfig({ url: `postgresql://db.example/x?sslmode=${mode}`, env: {} });
+      // What a message between processes does to it: one with a function in it is refused.
+      expect(received(deserialize(serialize(toSend(connection))) as SentConnection).ssl).toEqual(
+        typeof connection.ssl === 'object' && connection.ssl.checkServerIdentity
+          ? { ...connection.ssl, checkServerIdentity: expect.any(Function) }
+          : connection.ssl,
+      );
+    }
   });
 
   test('takes sslmode from PGSSLMODE where the URL has none', () => {

@@ -10,7 +10,7 @@ import type { Severity } from '../observation.ts';
 import type { Exit, SignalOrder, StartOrder } from '../orders.ts';
 import { endBackend } from '../sessions/cancel.ts';
 import type { Backend } from '../sessions/session.ts';
-import type { ToController } from '../sdk/channel.ts';
+import { type ToController, toSend } from '../sdk/channel.ts';
 import { administratorCommand, type Host, type HostContext } from './host.ts';
 import { readOutput } from './output.ts';
 import { type End, registerBackend, type WorkerProcess } from './worker-process.ts';
@@ -63,7 +63,7 @@ export class ProcessHost implements Host {
     this.#process.send({
       kind: 'run',
       library,
-      connection: { ...connection },
+      connection: toSend(connection),
       name,
       handle,
       mainArg,

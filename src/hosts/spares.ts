@@ -5,7 +5,7 @@
  */
 import type { ChildProcess } from 'node:child_process';
 import type { ClientConfig } from 'pg';
-import type { ToController } from '../sdk/channel.ts';
+import { type ToController, toSend } from '../sdk/channel.ts';
 import type { SessionRegistry } from '../sessions/session.ts';
 import { forkWorkerProcess } from './fork.ts';
 import { registerBackend, type WorkerProcess, workerProcess } from './worker-process.ts';
@@ -75,7 +75,7 @@ class Spare {
     this.#process.onMessage((message) => void this.#receive(message));
     void this.#process.ended.then(() => this.#isTaken || this.#forgetBackends());
     const { keepFor = KEEP_FOR } = options;
-    this.#process.send({ kind: 'prepare', connection: connection && { ...connection }, keepFor });
+    this.#process.send({ kind: 'prepare', connection: connection && toSend(connection), keepFor });
   }
 
   /** Its process, for a worker. undefined: it has died waiting. */

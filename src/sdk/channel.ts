@@ -2,6 +2,7 @@
  * What a controller and a TypeScript worker say to each other, over the IPC channel of the fork; the shared-memory host
  * passes on what is for one of its threads, and what they say.  The channel is also the life line: a worker whose controller is gone sees it closed and ends (postmaster death).
  */
+import type { ClientConfig } from 'pg';
 import type { ErrorDescription } from '../errors.ts';
 
 /** Milliseconds after which a worker is ended that does not notice that its controller is gone: all are within a second. */
@@ -61,7 +62,22 @@ export interface WorkerStart {
   flags: string[];
   settings: SettingMessage[];
   /** Connection of the owner's login: over this channel only, never in argv or the environment. Empty for a worker without sessions. */
-  connection: Record<string, unknown>;
+  connection: SentConnection;
+}
+
+/** A connection as a message holds it: whether a certificate of any name will do is told by a function otherwise. */
+export type SentConnection = ClientConfig & { takesAnyName?: boolean };
+
+export function toSend({ ssl, ...connection }: ClientConfig): SentConnection {
+  if (typeof ssl !== 'object' || !ssl.checkServerIdentity)
+    return ssl === undefined ? connection : { ...connection, ssl };
+  const { checkServerIdentity: _function, ...rest } = ssl;
+  return { ...connection, ssl: rest, takesAnyName: true };
+}
+
+export function received({ takesAnyName, ...connection }: SentConnection): ClientConfig {
+  if (!takesAnyName || typeof connection.ssl !== 'object') return connection;
+  return { ...connection, ssl: { ...connection.ssl, checkServerIdentity: () => undefined } };
 }
 
 export type ToWorker =
@@ -75,7 +91,7 @@ export type ToWorker =
       settings?: SettingMessage[];
     }
   /** A worker is to come, with that connection: open a session for it, and keep it for so many milliseconds. */
-  | { kind: 'prepare'; connection: Record<string, unknown> | undefined; keepFor: number }
+  | { kind: 'prepare'; connection: SentConnection | undefined; keepFor: number }
   /** With an error it is refused. */
   | { kind: 'registered'; pid: number; error?: ErrorDescription };
 

@@ -4,14 +4,14 @@
  * spi-identity.ts.
  */
 import { isDeepStrictEqual } from 'node:util';
-import type { ClientConfig } from 'pg';
 import type { NoticeMessage } from 'pg-protocol/dist/messages.js';
+import { received, type SentConnection } from './channel.ts';
 import { type OpenHooks, openSession, type Session } from './session.ts';
 import { type Identity, identify, SPARE_NAME } from './spi-identity.ts';
 import { rehearse } from './spi-transaction.ts';
 
 export interface PreparedSessionOptions extends Pick<OpenHooks, 'register' | 'closed'> {
-  connection: ClientConfig;
+  connection: SentConnection;
   /** Milliseconds after which it is closed, unless it has been taken over. */
   keepFor: number;
 }
@@ -36,7 +36,7 @@ export class PreparedSession {
   }
 
   /** A worker has come that connects so: the session is for it, or closed. */
-  assign(connection: ClientConfig, identity: Identity): this | undefined {
+  assign(connection: SentConnection, identity: Identity): this | undefined {
     if (isDeepStrictEqual(connection, this.#options.connection)) {
       this.#name(identity);
       return this;
@@ -66,7 +66,10 @@ export class PreparedSession {
   async #open(): Promise<void> {
     const { connection, register, closed } = this.#options;
     const notice = (message: NoticeMessage): void => this.#notice(message);
-    this.#session = await openSession({ ...connection, application_name: SPARE_NAME }, { register, closed, notice });
+    this.#session = await openSession(
+      { ...received(connection), application_name: SPARE_NAME },
+      { register, closed, notice },
+    );
     this.#session.client.once('end', () => this.#end());
     if (this.#isOver) await this.close();
     else if (!this.#isAssigned) await rehearse(this.#session.client);

@@ -2,7 +2,7 @@
 import type { ClientConfig } from 'pg';
 import type { NoticeMessage } from 'pg-protocol/dist/messages.js';
 import { BgwError, type ErrorDescription } from '../errors.ts';
-import type { SettingMessage, ToController } from './channel.ts';
+import { received, type SentConnection, type SettingMessage, type ToController } from './channel.ts';
 import type { Cleanup } from './cleanups.ts';
 import type { PreparedSession } from './prepared-session.ts';
 import type { SharedMemory } from './shared-memory.ts';
@@ -38,7 +38,7 @@ export interface WorkerContext {
   handle: string;
   flags: readonly string[];
   settings: readonly SettingMessage[];
-  connection: ClientConfig;
+  connection: SentConnection;
   send: (message: ToController) => void;
   /** Registers a backend with the controller, which answers when it may be used. */
   register: (pid: number) => Promise<void>;
@@ -60,7 +60,7 @@ export function identityOf({ name, handle }: WorkerContext): Identity {
 export function connectionOf(context: WorkerContext): ClientConfig {
   const { connection, handle } = context;
   return {
-    ...connection,
+    ...received(connection),
     application_name: identityOf(context).applicationName,
     // By it bgw_launch knows who launches.
     options: `${connection.options ?? ''} -c bgw.handle=${handle}`,
