@@ -5,6 +5,11 @@ export class Alarm {
   #rung = false;
   #wake: (() => void) | undefined;
 
+  /** Whether the next wait ends at once. */
+  get isRung(): boolean {
+    return this.#rung;
+  }
+
   ring(): void {
     this.#rung = true;
     this.#wake?.();

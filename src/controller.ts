@@ -41,6 +41,9 @@ const GRACE = 5000;
 const START_WITHIN = 15_000;
 /** Milliseconds that a report waits for others while the slots are busy with what was claimed ahead. */
 const REPORTS_TOGETHER = 5;
+/** After so many looks in a row during each of which it was rung again, a node waits as many milliseconds before the next: one look then does for several. */
+const BUSY_AFTER = 8;
+const LOOKS_APART = 2;
 
 export class Controller {
   readonly #options: ControllerOptions;
@@ -156,11 +159,14 @@ export class Controller {
 
   /** The loop. Returns when the signal is aborted; throws when the control session or the epoch is lost. */
   async #serve(signal: AbortSignal): Promise<void> {
+    let busy = 0;
     while (!signal.aborted) {
       if (this.#vigil.isWanted()) this.#vigil.keep(await this.#node.stayAwake());
       const wakeMs = await this.#exchange(this.#roster.room());
+      busy = this.#alarm.isRung ? busy + 1 : 0;
       await this.#alarm.wait(Math.min(wakeMs, this.#vigil.nextLook()));
       if (this.#roster.isAhead()) await this.#drained.wait(REPORTS_TOGETHER);
+      else if (busy > BUSY_AFTER) await this.#options.clock.sleep(LOOKS_APART);
     }
   }
 
