@@ -33,6 +33,8 @@ export interface IdleSize {
   many: number;
   /** How long they are watched, in seconds. */
   watched: number;
+  /** Milliseconds before napping workers are measured: in its first minute V8 compiles what a program does again and again. */
+  warmUp: number;
 }
 
 /** What is measured: the program, if there is one, and its database. */
@@ -46,8 +48,6 @@ interface Subject {
 export const ALONE = 'the server alone';
 const NAPPING = 50;
 const NAPTIME = 1000;
-/** From its start on until it is in its stride. */
-const UNTIL_STEADY = 4000;
 /** What a backend has done it counts after ten seconds at the latest: so long the start is among the transactions. */
 const UNTIL_COUNTED = 12_000;
 
@@ -74,8 +74,13 @@ export async function measureIdle(server: Server, native: Native, size: IdleSize
   return results;
 }
 
-async function measure(stage: Stage, name: string, subject: Subject, { windows, seconds }: IdleSize): Promise<Idle> {
-  await pause(subject.isQuiet ? UNTIL_COUNTED : UNTIL_STEADY);
+async function measure(
+  stage: Stage,
+  name: string,
+  subject: Subject,
+  { windows, seconds, warmUp }: IdleSize,
+): Promise<Idle> {
+  await pause(subject.isQuiet ? UNTIL_COUNTED : warmUp);
   const database = new URL(subject.database.url).pathname.slice(1);
   const count = (sql: string): Promise<number> => value<number>(stage.client, sql, [database]);
   const transactions = 'SELECT xact_commit::float8 FROM pg_stat_database WHERE datname = $1';
