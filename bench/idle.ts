@@ -48,6 +48,8 @@ interface Subject {
 export const ALONE = 'the server alone';
 const NAPPING = 50;
 const NAPTIME = 1000;
+/** From its start on until a program that is compiled ahead is in its stride. */
+const UNTIL_STEADY = 4000;
 /** What a backend has done it counts after ten seconds at the latest: so long the start is among the transactions. */
 const UNTIL_COUNTED = 12_000;
 
@@ -70,7 +72,14 @@ export async function measureIdle(server: Server, native: Native, size: IdleSize
   await using stage = await Stage.open(server);
   const name = `${size.many} workers, nap 1 min: pg-bgworker`;
   const subject = await oursNapping(stage, size.many, '1 min');
-  results.push(await measure(stage, name, subject, { ...size, windows: 1, seconds: size.watched }));
+  results.push(
+    await measure(stage, name, subject, {
+      ...size,
+      windows: 1,
+      seconds: size.watched,
+      warmUp: UNTIL_STEADY,
+    }),
+  );
   return results;
 }
 
@@ -80,7 +89,7 @@ async function measure(
   subject: Subject,
   { windows, seconds, warmUp }: IdleSize,
 ): Promise<Idle> {
-  await pause(subject.isQuiet ? UNTIL_COUNTED : warmUp);
+  await pause(subject.isQuiet ? UNTIL_COUNTED : subject.pid === undefined ? UNTIL_STEADY : warmUp);
   const database = new URL(subject.database.url).pathname.slice(1);
   const count = (sql: string): Promise<number> => value<number>(stage.client, sql, [database]);
   const transactions = 'SELECT xact_commit::float8 FROM pg_stat_database WHERE datname = $1';
