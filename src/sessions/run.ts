@@ -35,28 +35,26 @@ export async function runAtomic(session: Session, run: Run): Promise<RunResult> 
   const { names, command } = statementsOf(run);
   // A local setting ends with its transaction.
   const before = `BEGIN; ${names}; SET LOCAL bgw.transaction = '${run.order.run_id}'`;
-  const replies = await session.run({ before, settings: run.settings, command, after: [completion(run), COMMIT] });
-  const result = resultOf(replies, 2);
+  const after = { text: `${completion(run)}; COMMIT` };
+  const replies = await session.run({ before, settings: run.settings, command, after: [after] });
+  const result = resultOf(replies, 1);
   if (!result.error) return result;
-  if (replies.findIndex(({ error }) => error) === replies.length - 2) result.error = refusalOf(result.error, run);
-  return { ...result, undecided: !session.alive };
+  return { ...result, error: refusalOf(result.error, run), undecided: !session.alive };
 }
-
-const COMMIT: Statement = { text: 'COMMIT' };
 
 /**
  * That the run has committed, told by its own transaction.  A plain INSERT, since DISCARD ALL drops every plan: in a function
  * it would cost twice as much.  NULL, which is refused, if the transaction is not the one that was begun.
  */
-function completion({ order: { handle, run_id }, final }: Run): Statement {
-  if (!final) return { text: `SELECT bgw.complete_run(${handle}, ${run_id})` };
+function completion({ order: { handle, run_id }, final }: Run): string {
+  if (!final) return `SELECT bgw.complete_run(${handle}, ${run_id})`;
   const isSame = `CASE pg_catalog.current_setting('bgw.transaction', true) WHEN '${run_id}' THEN ${run_id} END`;
-  return { text: `INSERT INTO bgw.completed_run (run_id) VALUES (${isSame})` };
+  return `INSERT INTO bgw.completed_run (run_id) VALUES (${isSame})`;
 }
 
-/** What the refusal of that INSERT means. */
+/** What a refusal of that INSERT means; other errors are those of the command, or of its commit. */
 function refusalOf(error: Error, { order: { run_id } }: Run): Error {
-  switch ((error as { code?: string }).code) {
+  switch (error.message.includes('completed_run') && (error as { code?: string }).code) {
     case '23502':
       return new BgwError('2D000', {
         message: 'the command of an atomic run ended its transaction',
