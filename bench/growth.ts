@@ -66,6 +66,7 @@ try {
 }
 
 async function growth(bench: Bench): Promise<void> {
+  await measureSpeed(bench, size.jobs, size.rounds); // until programs and plans are warm
   const first = await measureSpeed(bench, size.jobs, size.rounds);
   const rows = [speedRow('none', first, first)];
   let filled = 0;
