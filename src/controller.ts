@@ -175,11 +175,11 @@ export class Controller {
     const events = this.#events.batch();
     const { orders, wakeMs } = await this.#node.exchange(events, room);
     this.#events.reported(events);
-    this.#observe({ kind: 'took_orders', orders: orders.length });
     for (const order of orders) {
       if (order.kind === 'leave') this.#pool.leave(order.database);
       else this.#roster.obey(order);
     }
+    this.#observe({ kind: 'took_orders', orders: orders.length });
     return this.#events.size > 0 ? 0 : wakeMs;
   }
 

@@ -106,10 +106,9 @@ export class SqlHost implements Host {
   }
 
   async #runOnce(session: Session): Promise<Exit> {
-    const hide = this.#show(session);
-    const limit = this.#limit(session);
-    const run = this.order.mode === 'atomic' ? runAtomic : runSession;
     const startedAt = this.#context.clock.monotonic();
+    const run = this.order.mode === 'atomic' ? runAtomic : runSession;
+    // What is to be done about it is done while it is under way.
     const running = run(session, {
       order: this.order,
       command: this.#command,
@@ -117,11 +116,12 @@ export class SqlHost implements Host {
       onNotice: this.#onNotice,
       final: this.#naptime === null,
     });
-    limit.start(running);
+    const hide = this.#show(session);
+    const stopLimit = this.#limit(session, running);
     const result = await running;
     const ranMs = this.#context.clock.monotonic() - startedAt;
     this.#running = undefined;
-    const expired = await limit.stop();
+    const expired = await stopLimit();
     // An error has rolled back, and its backend is idle or gone, before anybody hears of it.
     const released = this.#pool.release(session);
     if (result.error) await released;
@@ -157,11 +157,8 @@ export class SqlHost implements Host {
     };
   }
 
-  /** What may end a run from outside: a cancel, a SIGTERM, its timeout.  `stop` says whether that was the timeout. */
-  #limit(session: Session): {
-    start: (running: Promise<RunResult>) => void;
-    stop: () => Promise<boolean>;
-  } {
+  /** What may end a run from outside: a cancel, a SIGTERM, its timeout.  Returns what takes it back and says whether it was the timeout. */
+  #limit(session: Session, running: Promise<RunResult>): () => Promise<boolean> {
     const { server, grace } = this.#context;
     const { backend } = session;
     /** What is on its way to the backend. */
@@ -171,25 +168,21 @@ export class SqlHost implements Host {
     let expired = false;
     // As pg_cancel_backend does: a command that traps it goes on.
     const cancel = (): void => void sent.push(server.cancelBackend(backend).catch(() => false));
-    return {
-      start: (running) => {
-        const end = (): void => {
-          if (isEnding) return;
-          isEnding = true;
-          sent.push(endStatement(server, { backend, ended: running, grace }).catch(() => running));
-        };
-        this.#running = { cancel, end };
-        if (this.order.timeout !== null) {
-          timer = setTimeout(() => ((expired = true), end()), this.order.timeout * 1000);
-        }
-        if (this.#isStopping) end();
-      },
-      // Until a cancel has been sent the session must not be given to anybody else.
-      stop: async () => {
-        clearTimeout(timer);
-        await Promise.all(sent);
-        return expired;
-      },
+    const end = (): void => {
+      if (isEnding) return;
+      isEnding = true;
+      sent.push(endStatement(server, { backend, ended: running, grace }).catch(() => running));
+    };
+    this.#running = { cancel, end };
+    if (this.order.timeout !== null) {
+      timer = setTimeout(() => ((expired = true), end()), this.order.timeout * 1000);
+    }
+    if (this.#isStopping) end();
+    // Until a cancel has been sent the session must not be given to anybody else.
+    return async () => {
+      clearTimeout(timer);
+      await Promise.all(sent);
+      return expired;
     };
   }
 
