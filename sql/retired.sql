@@ -29,5 +29,3 @@ DROP FUNCTION IF EXISTS bgw.nodes_are_awake();
 DROP FUNCTION IF EXISTS bgw.next_wakeup_ms();
 -- Returned nothing.
 DROP FUNCTION IF EXISTS bgw.ring_unless_awake();
--- Also wrote the history: planned anew after each DISCARD ALL.
-DROP FUNCTION IF EXISTS bgw.complete_run(bigint, bigint, bigint, boolean, text, bigint);

@@ -184,6 +184,7 @@ test('the functions of nodes do nothing for such a role', async ({ db, alice }) 
     `bgw.fence_dead_nodes(0)`,
     `bgw.fence_node(${node})`,
     `bgw.complete_run(1, 1)`,
+    `bgw.complete_run(1, 1, txid_current(), true, NULL, 1)`,
     `bgw.void_run(1)`,
     `bgw.settle_exits('[{"handle":1,"run_id":1,"exit_code":0}]')`,
     `bgw.settle_plain_exits('[{"handle":1,"run_id":1,"exit_code":0,"done":true}]')`,

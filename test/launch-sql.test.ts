@@ -99,6 +99,28 @@ test('an atomic run that has committed is done, though its node died before it c
   await next.stop();
 });
 
+test('a controller of before completed_run ends atomic runs as well (I4)', async ({ db }) => {
+  const { rows } = await db.query(`SELECT * FROM bgw.join_node('old', '{}', 8)`);
+  const { node_id: node, epoch } = rows[0];
+  await db.query(`SELECT bgw_launch_sql('SELECT 1', mode => 'atomic')`);
+  const taken = await db.value<{ orders: { handle: string; run_id: string }[][] }>(
+    'SELECT bgw.take_orders($1, $2, 8)',
+    [node, epoch],
+  );
+  const { handle, run_id } = taken.orders.flat()[0] ?? { handle: '', run_id: '' };
+  const complete = (transaction: string): Promise<unknown> =>
+    db.query(`SELECT bgw.complete_run(${handle}, ${run_id}, ${transaction}, true, 'SELECT 1', 1)`);
+  await db.query('BEGIN; SELECT txid_current()');
+  await expect(complete('1')).rejects.toMatchObject({ code: '2D000' });
+  await db.query('ROLLBACK; BEGIN; SELECT txid_current()');
+  await complete('txid_current()');
+  await db.query('COMMIT');
+  const lost = { exited: [{ handle, run_id, exit_code: 1, undecided: true, age: 0 }] };
+  await db.query('SELECT bgw.report($1, $2, $3)', [node, epoch, JSON.stringify(lost)]);
+  expect(await db.value('SELECT status FROM bgw_run_history')).toBe('done');
+  await db.query('SELECT bgw.leave_node($1, $2)', [node, epoch]);
+});
+
 test('an atomic command that ends its transaction by itself is refused', async ({ db, controller }) => {
   expect(controller.observations.length).toBeGreaterThan(0);
   await db.query('CREATE TABLE item (n int)');

@@ -24,6 +24,22 @@ COMMENT ON FUNCTION bgw.complete_run(bigint, bigint) IS
 'The end of one run of an atomic worker that naps, in the transaction of its effects: the worker stays registered, and nobody may take it over before that
 has committed.  Errors: 2D000 the command ended the transaction, WK002 the run was taken over.';
 
+CREATE OR REPLACE FUNCTION bgw.complete_run(handle bigint, run_id bigint, transaction_id bigint, final boolean, command_tag text, rows bigint) RETURNS void
+LANGUAGE plpgsql
+AS $$
+BEGIN
+    IF pg_catalog.txid_current_if_assigned() IS NOT DISTINCT FROM transaction_id THEN
+        PERFORM pg_catalog.set_config('bgw.transaction', complete_run.run_id::text, true);
+    END IF;
+    PERFORM bgw.complete_run(complete_run.handle, complete_run.run_id);
+    IF final THEN
+        INSERT INTO bgw.completed_run (run_id) VALUES (complete_run.run_id);
+    END IF;
+END;
+$$;
+COMMENT ON FUNCTION bgw.complete_run(bigint, bigint, bigint, boolean, text, bigint) IS
+'The same for a controller of before bgw.completed_run, until it is replaced: of every atomic run, in the transaction that it began.';
+
 CREATE OR REPLACE FUNCTION bgw.decide_runs(exits jsonb) RETURNS jsonb
 LANGUAGE plpgsql
 AS $$
