@@ -81,6 +81,7 @@ export class Controller {
       early: () => this.#early,
       adopted: (claims) => this.#adopt(claims),
       runIds: () => this.#roster.runIds(),
+      endedRunIds: () => this.#events.endedRunIds(),
       keepRuns: (runIds) => this.#roster.keep(runIds),
       abandonWorkers: (why) => this.#abandonWorkers(why),
     });

@@ -90,6 +90,11 @@ export class EventQueue {
     this.#lines = 0;
   }
 
+  /** Run ids of attempts whose end has not been reported. */
+  endedRunIds(): string[] {
+    return this.#events.flatMap((event) => (event.kind === 'exited' ? [event.run_id] : []));
+  }
+
   get size(): number {
     return this.#events.length;
   }

@@ -35,6 +35,8 @@ export interface NodeOptions extends NodeSettings {
   adopted: (claims: readonly Claim[]) => void;
   /** Run ids of what is running here. */
   runIds: () => string[];
+  /** Run ids of what has ended here and has not been reported: it must not be run again. */
+  endedRunIds: () => string[];
   /** Ends every run but these: the database knows of no other. */
   keepRuns: (runIds: readonly string[]) => void;
   /** Ends every worker here and now, without the database. */
@@ -147,8 +149,10 @@ export class Node implements Signaller {
   }
 
   async #joinOrResume(catalog: Catalog): Promise<void> {
-    if (this.#token) this.#options.keepRuns(await catalog.resume(this.#token, this.#options.runIds()));
-    else await this.#join(catalog);
+    if (this.#token) {
+      const { runIds, endedRunIds, keepRuns } = this.#options;
+      keepRuns(await catalog.resume(this.#token, [...runIds(), ...endedRunIds()]));
+    } else await this.#join(catalog);
     // kill_idle and its like leave the sessions of a node alone; a fencing ends them.
     await catalog.registerSession(this.#joined(), await catalog.ownPid(), String(this.#options.connection.database));
   }

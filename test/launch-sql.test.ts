@@ -99,6 +99,26 @@ test('an atomic run that has committed is done, though its node died before it c
   await next.stop();
 });
 
+test.for(['session', 'atomic'])(
+  'a run that ended while the control session was lost is not run again, mode %s',
+  async (mode, { db, controller }) => {
+    await db.query('CREATE TABLE item (n int)');
+    // It ends, and the report of its end waits.
+    await db.query('BEGIN; LOCK TABLE bgw.run IN EXCLUSIVE MODE');
+    const other = await db.client();
+    await other.query(`SELECT bgw_launch_sql('INSERT INTO item VALUES (1)', mode => $1)`, [mode]);
+    await controller.saw('worker_exited');
+    const control = `FROM pg_stat_activity WHERE datname = current_database() AND application_name = 'bgw control'`;
+    await until(async () => (await other.query(`SELECT 1 ${control} AND wait_event_type = 'Lock'`)).rowCount === 1);
+    await other.query(`SELECT pg_terminate_backend(pid) ${control}`);
+    await until(async () => (await other.query(`SELECT 1 ${control} AND wait_event_type = 'Lock'`)).rowCount === 0);
+    await db.query('COMMIT');
+    await until(() => db.value('SELECT NOT EXISTS (SELECT FROM bgw.process)'), { what: 'its end' });
+    expect(await db.value('SELECT count(*)::int FROM item')).toBe(1);
+    expect((await db.query('SELECT status FROM bgw_run_history')).rows).toEqual([{ status: 'done' }]);
+  },
+);
+
 test('a controller of before completed_run ends atomic runs as well (I4)', async ({ db }) => {
   const { rows } = await db.query(`SELECT * FROM bgw.join_node('old', '{}', 8)`);
   const { node_id: node, epoch } = rows[0];

@@ -39,7 +39,12 @@ export async function runAtomic(session: Session, run: Run): Promise<RunResult> 
   const replies = await session.run({ before, settings: run.settings, command, after: [after] });
   const result = resultOf(replies, 1);
   if (!result.error) return result;
-  return { ...result, error: refusalOf(result.error, run), undecided: !session.alive };
+  return { ...result, error: refusalOf(result.error, run), undecided: !isOfTransaction(result.error) };
+}
+
+/** Whether the server has said that it rolled back: not of a lost connection, or of a backend that ended, maybe in its commit. */
+function isOfTransaction(error: Error): boolean {
+  return (error as { severity?: string }).severity === 'ERROR';
 }
 
 /**
