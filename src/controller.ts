@@ -166,8 +166,20 @@ export class Controller {
       const wakeMs = await this.#exchange(this.#roster.room());
       busy = this.#alarm.isRung ? busy + 1 : 0;
       await this.#alarm.wait(Math.min(wakeMs, this.#vigil.nextLook()));
-      if (this.#roster.isAhead()) await this.#drained.wait(REPORTS_TOGETHER);
-      else if (busy > BUSY_AFTER) await this.#options.clock.sleep(LOOKS_APART);
+      await this.#waitForMore(busy);
+    }
+  }
+
+  /** Lets one exchange do for several, where nothing stands idle meanwhile.  `busy`: looks in a row during which it was rung. */
+  async #waitForMore(busy: number): Promise<void> {
+    switch (this.#roster.stock()) {
+      case 'ample':
+        await this.#drained.wait(REPORTS_TOGETHER);
+        return;
+      case 'none':
+        if (busy > BUSY_AFTER) await this.#options.clock.sleep(LOOKS_APART);
+        return;
+      case 'low': // slots would stand idle
     }
   }
 

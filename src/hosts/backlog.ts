@@ -6,12 +6,16 @@
 import type { Clock } from '../clock.ts';
 import type { StartOrder } from '../orders.ts';
 
-/** Milliseconds of work that are claimed ahead: a report and a claim of MOST take about as long. */
+/** Milliseconds of work that are claimed ahead: a report and a claim of AT_ONCE take half as long. */
 const AHEAD = 40;
 /** Orders that wait at most. */
-const MOST = 500;
+const MOST = 1000;
+/** Orders of one claim: while it is made, what waits already has to do for the slots. */
+const AT_ONCE = 400;
 /** Milliseconds after which an order is given back. */
 const PATIENCE = 200;
+
+export type Stock = 'none' | 'low' | 'ample';
 
 export class Backlog {
   readonly #clock: Clock;
@@ -28,20 +32,21 @@ export class Backlog {
     this.#giveBack = giveBack;
   }
 
-  get size(): number {
-    return this.#waiting.length;
-  }
-
   /** A run that took a slot has come to its end. */
   countEnd(): void {
     this.#turn();
     this.#ended += 1;
   }
 
-  /** How many orders may be claimed beyond the free slots. Twice what was done lately, so that it can grow. */
+  /** How many orders may be claimed beyond the free slots. */
   allowance(): number {
-    this.#turn();
-    return Math.max(0, Math.min(MOST, 2 * Math.max(this.#ended, this.#endedBefore)) - this.#waiting.length);
+    return Math.max(0, Math.min(AT_ONCE, this.#wanted() - this.#waiting.length));
+  }
+
+  /** What waits: low, if it may not last until the orders of the next exchange are there. */
+  stock(): Stock {
+    if (this.#waiting.length === 0) return 'none';
+    return this.#waiting.length > this.#wanted() / 2 ? 'ample' : 'low';
   }
 
   push(order: StartOrder): void {
@@ -77,6 +82,12 @@ export class Backlog {
 
   #wait(): void {
     this.#timer = setTimeout(() => this.#giveBackLate(), PATIENCE).unref();
+  }
+
+  /** How many should wait: twice what was done lately, so that it can grow. */
+  #wanted(): number {
+    this.#turn();
+    return Math.min(MOST, 2 * Math.max(this.#ended, this.#endedBefore));
   }
 
   #turn(): void {

@@ -6,7 +6,7 @@ import type { Clock } from '../clock.ts';
 import type { EventQueue } from '../events.ts';
 import type { Observe } from '../observation.ts';
 import type { Claim, Exit, SignalOrder, StartOrder } from '../orders.ts';
-import { Backlog } from './backlog.ts';
+import { Backlog, type Stock } from './backlog.ts';
 import type { Host } from './host.ts';
 
 export interface RosterOptions {
@@ -42,9 +42,9 @@ export class Roster {
     return Math.max(0, this.#options.maxWorkerProcesses - this.#taken) + this.#backlog.allowance();
   }
 
-  /** Whether there is more to start than there are slots: no slot stands idle when the next report takes its time. */
-  isAhead(): boolean {
-    return this.#backlog.size > 0;
+  /** What was claimed ahead and waits for a slot. */
+  stock(): Stock {
+    return this.#backlog.stock();
   }
 
   /** Run ids that are running here, or about to. */
@@ -110,7 +110,7 @@ export class Roster {
     const next = this.#backlog.shift();
     if (!next) return;
     this.#start(next);
-    if (this.#backlog.size === 0) this.#options.onDrained();
+    if (this.#backlog.stock() === 'none') this.#options.onDrained();
   }
 
   #report({ handle, run_id, name }: StartOrder, exit: Exit): void {
