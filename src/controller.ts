@@ -102,7 +102,7 @@ export class Controller {
       observe: this.#observe,
       maxWorkerProcesses,
       onDrained: () => this.#drained.ring(),
-      createHost: (order) => this.#createHost(order),
+      createHost: (order, isOneOfMany) => this.#createHost(order, isOneOfMany),
     });
   }
 
@@ -230,7 +230,7 @@ export class Controller {
     this.#early = [];
   }
 
-  #createHost(order: StartOrder): Host {
+  #createHost(order: StartOrder, isOneOfMany: boolean): Host {
     const { clock } = this.#options;
     const context = {
       clock,
@@ -240,7 +240,7 @@ export class Controller {
       grace: GRACE,
       startWithin: START_WITHIN,
     };
-    if (order.command !== null) return new SqlHost(order, this.#pool, context);
+    if (order.command !== null) return new SqlHost(order, isOneOfMany, this.#pool, context);
     const library = this.#libraries.find(({ name }) => name === order.library_name)?.url ?? '';
     const connection = this.#connectionFor(order);
     const process = this.#createProcess(order, connection);

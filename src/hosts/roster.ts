@@ -16,8 +16,8 @@ export interface RosterOptions {
   maxWorkerProcesses: number;
   /** Called when nothing is left of what was claimed ahead. */
   onDrained: () => void;
-  /** Makes the host for an order: a SQL worker or a process. Throws what then ends the attempt. */
-  createHost: (order: StartOrder) => Host;
+  /** Makes the host for an order: a SQL worker or a process. `isOneOfMany`: it had to wait for a slot. Throws what then ends the attempt. */
+  createHost: (order: StartOrder, isOneOfMany: boolean) => Host;
 }
 
 export class Roster {
@@ -55,7 +55,7 @@ export class Roster {
   obey(order: StartOrder | SignalOrder): void {
     if (order.kind === 'signal') this.#signal(order);
     else if (takesSlot(order) && this.#taken >= this.#options.maxWorkerProcesses) this.#backlog.push(order);
-    else this.#start(order);
+    else this.#start(order, false);
   }
 
   /** What runs without a claim goes by the names of its claim from now on, if it gets one; else it is not to run here. */
@@ -93,8 +93,8 @@ export class Roster {
     this.#silent = false;
   }
 
-  #start(order: StartOrder): void {
-    const host = this.#options.createHost(order);
+  #start(order: StartOrder, isOneOfMany: boolean): void {
+    const host = this.#options.createHost(order, isOneOfMany);
     this.#hosts.set(order.run_id, host);
     if (takesSlot(order)) this.#taken += 1;
     void host.ended.then((exit) => {
@@ -109,7 +109,7 @@ export class Roster {
     this.#backlog.countEnd();
     const next = this.#backlog.shift();
     if (!next) return;
-    this.#start(next);
+    this.#start(next, true);
     if (this.#backlog.stock() === 'none') this.#options.onDrained();
   }
 

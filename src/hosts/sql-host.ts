@@ -10,7 +10,7 @@ import type { Severity } from '../observation.ts';
 import type { Exit, SettingValue, SignalOrder, StartOrder } from '../orders.ts';
 import { endStatement } from '../sessions/cancel.ts';
 import type { Pool } from '../sessions/pool.ts';
-import { runAtomic, runSession, type RunResult } from '../sessions/run.ts';
+import { lastingNames, runAtomic, runSession, type RunResult } from '../sessions/run.ts';
 import type { Session } from '../sessions/session.ts';
 import type { OnNotice } from '../sessions/wire.ts';
 import { administratorCommand, type Host, type HostContext } from './host.ts';
@@ -25,6 +25,7 @@ export class SqlHost implements Host {
   readonly ended: Promise<Exit>;
   readonly #context: HostContext;
   readonly #pool: Pool;
+  readonly #isOneOfMany: boolean;
   #settings: SettingValue[];
   #naptime: number | null;
   #command: string;
@@ -36,8 +37,10 @@ export class SqlHost implements Host {
   #running: { cancel: () => void; end: () => void } | undefined;
   #started = false;
 
-  constructor(order: StartOrder, pool: Pool, context: HostContext) {
+  /** `isOneOfMany`: it comes from the backlog, which there is only where runs are short. */
+  constructor(order: StartOrder, isOneOfMany: boolean, pool: Pool, context: HostContext) {
     this.order = order;
+    this.#isOneOfMany = isOneOfMany;
     this.#context = context;
     this.#pool = pool;
     this.#settings = order.settings;
@@ -93,7 +96,7 @@ export class SqlHost implements Host {
       try {
         const session = await this.#pool.acquire(this.order.database, {
           isUrgent: this.#naptime === null,
-          settings: this.#settings,
+          opening: { settings: this.#settings, names: lastingNames(this.order) },
         });
         if (!this.#isStopping) return session;
         void this.#pool.release(session);
@@ -115,6 +118,7 @@ export class SqlHost implements Host {
       settings: this.#settings,
       onNotice: this.#onNotice,
       final: this.#naptime === null,
+      isOneOfMany: this.#isOneOfMany,
     });
     const hide = this.#show(session);
     const stopLimit = this.#limit(session, running);

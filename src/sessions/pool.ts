@@ -7,7 +7,7 @@
 import type { ClientConfig } from 'pg';
 import type { Clock } from '../clock.ts';
 import { BgwError } from '../errors.ts';
-import type { SettingValue } from '../orders.ts';
+import type { Opening } from './configuration.ts';
 import { Session, type SessionRegistry, workerConnection } from './session.ts';
 
 export interface PoolOptions {
@@ -33,8 +33,8 @@ const DEFAULT_TEMPLATE = 'template1';
 interface Request {
   /** More sessions are opened for it. */
   isUrgent: boolean;
-  /** Of the worker: if a session is opened for it, then with these. */
-  settings: readonly SettingValue[];
+  /** If a session is opened for it, then with these. */
+  opening: Opening;
 }
 
 interface Waiting extends Request {
@@ -200,11 +200,11 @@ export class Pool {
   async #open(): Promise<void> {
     const waiting = this.#waiting[this.#opening];
     if (waiting === undefined) return;
-    const { database, settings } = waiting;
+    const { database, opening } = waiting;
     this.#opening += 1;
     const before = this.#abandonments;
     try {
-      const session = await Session.open(this.#configOf(database), settings, this.#options.server);
+      const session = await Session.open(this.#configOf(database), opening, this.#options.server);
       if (before !== this.#abandonments) throw abandoned(session);
       this.#sessions.add(session);
       void session.closed.then(() => this.#forget(session));

@@ -6,9 +6,8 @@
 import { BgwError } from '../errors.ts';
 import { splitStatements } from '../sql-statements.ts';
 import type { SettingValue, StartOrder } from '../orders.ts';
-import { literal } from './configuration.ts';
-import type { Session } from './session.ts';
-import type { OnNotice, Reply, Statement } from './wire.ts';
+import type { Bracketed, Outcome, Session } from './session.ts';
+import type { OnNotice } from './wire.ts';
 
 export interface Run {
   order: StartOrder;
@@ -17,27 +16,25 @@ export interface Run {
   onNotice: OnNotice;
   /** Whether the process ends with this run. */
   final: boolean;
+  /** One of many short ones: what comes before and after a plain command goes in one statement with it. */
+  isOneOfMany: boolean;
 }
 
-export interface RunResult extends Pick<Reply, 'commandTag' | 'rows' | 'error'> {
+export interface RunResult extends Outcome {
   /** An atomic run whose session was lost: whether it has committed is not known. */
   undecided?: boolean;
 }
 
 export async function runSession(session: Session, run: Run): Promise<RunResult> {
-  const { names, command } = statementsOf(run);
-  return resultOf(await session.run({ before: names, settings: run.settings, command, after: [] }), 0);
+  return session.run(bracketedOf(run));
 }
 
 export async function runAtomic(session: Session, run: Run): Promise<RunResult> {
   const refused = transactionEnd(run.command);
   if (refused) return { commandTag: undefined, rows: undefined, error: refused };
-  const { names, command } = statementsOf(run);
   // A local setting ends with its transaction.
-  const before = `BEGIN; ${names}; SET LOCAL bgw.transaction = '${run.order.run_id}'`;
-  const after = { text: `${completion(run)}; COMMIT` };
-  const replies = await session.run({ before, settings: run.settings, command, after: [after] });
-  const result = resultOf(replies, 1);
+  const before = ['BEGIN', `SET LOCAL bgw.transaction = '${run.order.run_id}'`];
+  const result = await session.run({ ...bracketedOf(run), before, after: [completion(run), 'COMMIT'] });
   if (!result.error) return result;
   return { ...result, error: refusalOf(result.error, run), undecided: !isOfTransaction(result.error) };
 }
@@ -92,17 +89,29 @@ function transactionEnd(command: string): BgwError | undefined {
   });
 }
 
-/** The names of the run, and its command. */
-function statementsOf({ order, command, onNotice }: Run): { names: string; command: Statement } {
-  const { name, handle, run_id, main_arg } = order;
-  const names =
-    `SET application_name = ${literal(`bgworker: ${name}`)}; SET bgw.worker_name = ${literal(name)}; ` +
-    `SET bgw.handle = '${handle}'; SET bgw.run_id = '${run_id}'; SET bgw.main_arg = ${literal(main_arg ?? '')}`;
-  return { names, command: { text: command, onNotice } };
+/** The parameters by which a command knows its run. */
+function namesOf({ name, handle, run_id, main_arg }: StartOrder): Record<string, string> {
+  return {
+    application_name: `bgworker: ${name}`,
+    'bgw.worker_name': name,
+    'bgw.handle': handle,
+    'bgw.run_id': run_id,
+    'bgw.main_arg': main_arg ?? '',
+  };
 }
 
-/** The first error ends a run.  `after`: how many statements come after the command. */
-function resultOf(replies: readonly Reply[], after: number): RunResult {
-  const { commandTag, rows } = replies.at(-1 - after) ?? {};
-  return { commandTag, rows, error: replies.find((reply) => reply.error)?.error };
+/** Those of them that are the same for most runs of its worker, so that a session is opened with them. */
+export function lastingNames({ name }: StartOrder): Record<string, string> {
+  return { 'bgw.worker_name': name, 'bgw.main_arg': '' };
+}
+
+function bracketedOf({ order, command, settings, onNotice, isOneOfMany }: Run): Bracketed {
+  return {
+    before: [],
+    names: namesOf(order),
+    settings,
+    command: { text: command, onNotice },
+    after: [],
+    isOneOfMany,
+  };
 }

@@ -6,7 +6,7 @@ import type { ClientConfig } from 'pg';
 import pg from 'pg';
 import { BgwError, describeError } from '../errors.ts';
 import type { SettingValue } from '../orders.ts';
-import { Configuration } from './configuration.ts';
+import { Configuration, type Opening } from './configuration.ts';
 import { endClient, streamOf } from './end.ts';
 import { type Reply, type Statement, Wire } from './wire.ts';
 
@@ -21,13 +21,21 @@ export interface SessionRegistry {
   registerSession(pid: number, database: string): Promise<string>;
 }
 
-/** A command of a worker, what is said to the server before and after it, and the settings of the worker. */
+/** A command of a worker, and what is said to the server before and after it. */
 export interface Bracketed {
-  before: string;
+  before: readonly string[];
+  /** Parameters of the run. */
+  names: Readonly<Record<string, string>>;
+  /** Of the worker. */
   settings: readonly SettingValue[];
   command: Statement;
-  after: readonly Statement[];
+  after: readonly string[];
+  /** All of it may go in one statement, where it means the same. */
+  isOneOfMany: boolean;
 }
+
+/** What became of it: the reply to the command, and the first error of all. */
+export type Outcome = Pick<Reply, 'commandTag' | 'rows' | 'error'>;
 
 /** The connection of a session of a worker. */
 export function workerConnection(connection: ClientConfig, serverVersion: number): ClientConfig {
@@ -71,18 +79,18 @@ export class Session {
     });
   }
 
-  /** Opens one for a worker with these settings, and for others. */
+  /** Opens one for a worker with these settings and names, and for others. */
   static async open(
     config: ClientConfig,
-    settings: readonly SettingValue[],
+    opening: Opening,
     registry: SessionRegistry,
   ): Promise<Session> {
     const database = String(config.database);
-    let configuration = new Configuration(settings);
+    let configuration = new Configuration(opening);
     const client = await connect(config, configuration).catch((error: unknown) => {
       if (!isRefusal(error)) throw error;
       // A setting of an extension that the server has loaded, say: the run that sets it says so.
-      configuration = new Configuration([]);
+      configuration = new Configuration({ settings: [], names: {} });
       return connect(config, configuration);
     });
     try {
@@ -96,26 +104,37 @@ export class Session {
   }
 
   /**
-   * Runs a command of a worker, and resets the session, in one round trip where that can be.  Resolves with the replies but
-   * that of the reset, or with those up to a refusal of the settings; after a FATAL when the backend is gone.
+   * Runs a command of a worker, and resets the session, in one round trip where that can be.  Resolves after a FATAL when the
+   * backend is gone.
    */
-  async run({ before, settings, command, after }: Bracketed): Promise<Reply[]> {
+  async run({ before, names, settings, command, after, isOneOfMany }: Bracketed): Promise<Outcome> {
     this.#isReset = false;
     const difference = this.#configuration.difference(settings);
-    const start = { text: difference ? `${difference}; ${before}` : before };
+    const opening = [...(difference ? [difference] : []), ...before, ...this.#configuration.naming(names)].join('; ');
     const replies: Reply[] = [];
     // Were a value refused, a command sent along would run without it.
     if (difference !== this.#taken) {
-      replies.push(...(await this.#wire.send([start])));
-      if (replies[0]?.error) return replies;
+      replies.push(...(await this.#wire.send([{ text: opening }])));
+      if (replies[0]?.error) return { commandTag: undefined, rows: undefined, error: replies[0].error };
       this.#taken = difference;
     }
-    const rest = [...(replies.length > 0 ? [] : [start]), command];
-    // COPY FROM STDIN would read the next statement as its data.
-    if (READS_CLIENT.test(command.text)) replies.push(...(await this.#wire.send(rest.splice(0))));
-    await this.#sendAndReset([...rest, ...after], replies);
+    const isOpened = replies.length > 0;
+    const closing = after.length > 0 ? [{ text: after.join('; ') }] : [];
+    const isWhole = !isOpened && isOneOfMany && isPlain(command.text);
+    if (isWhole) {
+      const text = [opening, command.text, ...after].join('; ');
+      await this.#sendAndReset([{ ...command, text, behind: after.length }], replies);
+    } else {
+      const rest = [...(isOpened ? [] : [{ text: opening }]), command];
+      // COPY FROM STDIN would read the next statement as its data.
+      if (READS_CLIENT.test(command.text)) replies.push(...(await this.#wire.send(rest.splice(0))));
+      await this.#sendAndReset([...rest, ...closing], replies);
+    }
     if (replies.some(({ error }) => isFatal(error))) await this.closed;
-    return replies;
+    const error = replies.find((reply) => reply.error)?.error;
+    // Of one statement that failed, the last command tag may be that of a SET.
+    const ofCommand = isWhole ? (error ? undefined : replies[0]) : replies[1];
+    return { commandTag: ofCommand?.commandTag, rows: ofCommand?.rows, error };
   }
 
   /** Takes back everything the last run left: its transaction, settings, temporary tables, locks. False: it cannot be used again. */
@@ -159,6 +178,16 @@ function isRefusal(error: unknown): boolean {
 
 const RESET: Statement = { text: 'DISCARD ALL' };
 const READS_CLIENT = /\bstdin\b/i;
+
+/** One statement that does the same in a transaction of several, whatever standard_conforming_strings is. */
+const PLAIN =
+  /^\s*(?:select|insert|update|delete|with|values|table)\b(?:[^'"$;\\/-]|'[^'\\]*'|"[^"]*"|-(?!-)|\/(?!\*))*$/i;
+/** Most are shorter, and no expression has to look at more. */
+const LONGEST_PLAIN = 1000;
+
+function isPlain(command: string): boolean {
+  return command.length <= LONGEST_PLAIN && PLAIN.test(command) && !READS_CLIENT.test(command);
+}
 
 /** The pid by the protocol and the pid of the backend differ behind a pooler: nothing could be cancelled there. */
 async function backendPid(client: pg.Client): Promise<number> {

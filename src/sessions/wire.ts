@@ -23,10 +23,12 @@ export type OnNotice = (notice: Notice) => void;
 export interface Statement {
   text: string;
   onNotice?: OnNotice;
+  /** How many statements there are in the text behind the one whose command tag is asked for; otherwise it is the last. */
+  behind?: number;
 }
 
 export interface Reply {
-  /** Command tag of the last statement, such as INSERT 0 3. */
+  /** Command tag of the last statement that was completed, such as INSERT 0 3; see Statement.behind. */
   commandTag: string | undefined;
   /** Row count of that tag. */
   rows: number | undefined;
@@ -37,6 +39,8 @@ export interface Reply {
 interface Pending {
   statement: Statement;
   reply: Reply;
+  /** The last command tags. */
+  tags: Buffer[];
   refused: Error | undefined;
   /** Of the last of those that were sent together. */
   finish: (() => void) | undefined;
@@ -80,7 +84,7 @@ export class Wire {
     return new Promise((resolve) => {
       for (const [index, reply] of replies.entries()) {
         const finish = index === replies.length - 1 ? () => resolve(replies) : undefined;
-        this.#pending.push({ statement: statements[index] as Statement, reply, refused: undefined, finish });
+        this.#pending.push({ statement: statements[index] as Statement, reply, tags: [], refused: undefined, finish });
       }
       if (this.#stream.writable) this.#stream.write(encode(statements));
       else this.#lose();
@@ -114,10 +118,11 @@ export class Wire {
   #take(type: number, payload: Buffer): void {
     const current = this.#pending[0];
     if (!current) return; // of an idle session: a FATAL, after which it is closed
-    const { reply, statement } = current;
+    const { reply, statement, tags } = current;
     switch (type) {
       case COMMAND_COMPLETE:
-        reply.commandTag = payload.toString('latin1', 0, payload.length - 1);
+        tags.push(payload);
+        if (tags.length > 1 + (statement.behind ?? 0)) tags.shift();
         return;
       case ERROR:
         reply.error ??= current.refused ?? errorOf(payload);
@@ -130,6 +135,7 @@ export class Wire {
         return;
       case READY_FOR_QUERY:
         this.status = payload.toString('latin1');
+        reply.commandTag = tags[0]?.toString('latin1', 0, tags[0].length - 1);
         reply.rows = rowsOf(reply.commandTag);
         this.#pending.shift();
         current.finish?.();
