@@ -34,6 +34,14 @@ export interface NodeDescription {
   maxWorkerProcesses: number;
 }
 
+/** What a node asks for. */
+export interface Demand {
+  /** How many more processes that take a slot it can start; negative: it is stopping. */
+  room: number;
+  /** It was rung: what was launched first, everything else in a moment. */
+  hurried: boolean;
+}
+
 /** A control call that takes longer is stuck: on a lock, or on a server that does not answer. */
 const STATEMENT_TIMEOUT = 10_000;
 
@@ -52,7 +60,7 @@ const CONTROL_SETTINGS = `
 
 /** The claim of a node that has nothing to say need not wait for the disk, as bgw.report has it. */
 const TAKE_ORDERS = `
-  SELECT pg_catalog.set_config('synchronous_commit', 'off', true), bgw.take_orders($1, $2, $3)::pg_catalog.text AS answer`;
+  SELECT pg_catalog.set_config('synchronous_commit', 'off', true), bgw.take_orders($1, $2, $3, $4)::pg_catalog.text AS answer`;
 const EXCHANGE = `
   WITH reported AS MATERIALIZED (SELECT bgw.report($1, $2, $3))
   SELECT bgw.take_orders($1, $2, $4)::pg_catalog.text AS answer FROM reported`;
@@ -158,11 +166,11 @@ export class Catalog implements Signaller {
   async exchange(
     { nodeId, epoch }: NodeToken,
     events: readonly Event[],
-    room: number,
+    { room, hurried }: Demand,
   ): Promise<{ orders: Order[]; wakeMs: number }> {
     const { rows } = await this.#client.query<{ answer: string }>(
       events.length === 0
-        ? { name: 'take_orders', text: TAKE_ORDERS, values: [nodeId, epoch, room] }
+        ? { name: 'take_orders', text: TAKE_ORDERS, values: [nodeId, epoch, room, hurried] }
         : { name: 'exchange', text: EXCHANGE, values: [nodeId, epoch, encodeEvents(events, this.#clock), room] },
     );
     return decodeOrders(rows[0]?.answer ?? '');

@@ -50,6 +50,10 @@ export class Controller {
   readonly #alarm = new Alarm();
   /** Rung when nothing is left of what was claimed ahead. */
   readonly #drained = new Alarm();
+  /** Since the last look somebody has rung: most likely for a launch. */
+  #isRung = false;
+  /** The last look was only for what was launched. */
+  #wasHurried = false;
   readonly #vigil: Vigil;
   readonly #events: EventQueue;
   readonly #observe: Observe;
@@ -186,7 +190,11 @@ export class Controller {
   /** Reports, takes orders and obeys them. Returns in how many milliseconds to do so again. */
   async #exchange(room: number): Promise<number> {
     const events = this.#events.batch();
-    const { orders, wakeMs } = await this.#node.exchange(events, room);
+    // Not twice in a row: what is left for the next one is not to wait for ever.
+    const hurried: boolean = this.#isRung && !this.#wasHurried && events.length === 0;
+    this.#isRung = false;
+    this.#wasHurried = hurried;
+    const { orders, wakeMs } = await this.#node.exchange(events, { room, hurried });
     this.#events.reported(events);
     for (const order of orders) {
       if (order.kind === 'leave') this.#pool.leave(order.database);
@@ -267,6 +275,7 @@ export class Controller {
       observe: this.#observe,
       onRing: (pid) => {
         if (pid !== undefined) this.#vigil.rung(pid);
+        this.#isRung = true;
         this.#alarm.ring();
       },
       canListen: () => !this.#node.onStandby,

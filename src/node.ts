@@ -4,7 +4,7 @@
  * orders.  Called by src/controller.ts.  Keeps I6, I12, I17.
  */
 import type { ClientConfig } from 'pg';
-import { Catalog, type NodeToken } from './catalog.ts';
+import { Catalog, type Demand, type NodeToken } from './catalog.ts';
 import { backOff, type Clock } from './clock.ts';
 import { BgwError, describeError, type ErrorDescription } from './errors.ts';
 import { Lease } from './lease.ts';
@@ -86,11 +86,11 @@ export class Node implements Signaller {
     this.#catalog = catalog;
   }
 
-  async exchange(events: readonly Event[], room: number): Promise<{ orders: Order[]; wakeMs: number }> {
+  async exchange(events: readonly Event[], demand: Demand): Promise<{ orders: Order[]; wakeMs: number }> {
     const startedAt = this.#options.clock.monotonic();
     const answer = this.#standby
-      ? await this.#standby.exchange(events, room)
-      : await this.#connected().exchange(this.#joined(), events, room);
+      ? await this.#standby.exchange(events, demand.room)
+      : await this.#connected().exchange(this.#joined(), events, demand);
     this.#lease?.renew(startedAt);
     this.#endOutage();
     return answer ?? this.#joinPromoted();

@@ -2,47 +2,57 @@
 -- Called by src/catalog.ts together with bgw.report, in one round trip: the two are the whole protocol.
 -- Lock order: node, then process by handle.  Next: sql/control/claim_startable.sql, then src/controller.ts obeys.
 
-CREATE OR REPLACE FUNCTION bgw.take_orders(node_id bigint, epoch integer, room integer) RETURNS json
+CREATE OR REPLACE FUNCTION bgw.take_orders(node_id bigint, epoch integer, room integer, hurried boolean DEFAULT false) RETURNS json
 LANGUAGE plpgsql
 AS $$
 DECLARE
     node bgw.node := bgw.check_node(take_orders.node_id, take_orders.epoch);
-    seen record := bgw.look(node.id, node.login);
+    seen record;
     all_settled boolean := true;
     signals jsonb := '[]';
     leaves jsonb := '[]';
     naps json := '[]';
     starts json := '[]';
+    wake_ms double precision := 10;
 BEGIN
-    IF seen.chores THEN
-        all_settled := bgw.do_chores(node.id, seen);
-        seen := bgw.look(node.id, node.login);
-    END IF;
-    IF seen.notices THEN
-        signals := bgw.deliver_signals(node.id);
-        leaves := bgw.interrupt_databases(node.id);
-        PERFORM bgw.settle_stopped();
-    END IF;
-    -- Napping workers take no slot; 500 at a time keep one turn short.
-    IF seen.naps AND room >= 0 THEN
-        naps := bgw.claim_startable(node, false, 500);
-    END IF;
-    IF seen.starts AND room > 0 THEN
+    IF hurried AND room > 0 THEN
         starts := bgw.claim_startable(node, true, room);
+    END IF;
+    IF pg_catalog.json_array_length(starts) = 0 THEN
+        seen := bgw.look(node.id, node.login);
+        IF seen.chores THEN
+            all_settled := bgw.do_chores(node.id, seen);
+            seen := bgw.look(node.id, node.login);
+        END IF;
+        IF seen.notices THEN
+            signals := bgw.deliver_signals(node.id);
+            leaves := bgw.interrupt_databases(node.id);
+            PERFORM bgw.settle_stopped();
+        END IF;
+        -- Napping workers take no slot; 500 at a time keep one turn short.
+        IF seen.naps AND room >= 0 THEN
+            naps := bgw.claim_startable(node, false, 500);
+        END IF;
+        IF seen.starts AND room > 0 THEN
+            starts := bgw.claim_startable(node, true, room);
+        END IF;
+        -- 0 would spin on what other nodes hold locked.
+        wake_ms := CASE WHEN all_settled THEN greatest(1, pg_catalog.ceil(pg_catalog.date_part('epoch', seen.due_at - bgw.now()) * 1000)) ELSE 100 END;
     END IF;
     RETURN pg_catalog.json_build_object(
         'orders', pg_catalog.json_build_array(signals, leaves, naps, starts),
         -- A node logs in as the owner of all that it runs.
         'settings', CASE WHEN signals <> '[]' OR pg_catalog.json_array_length(naps) > 0 OR pg_catalog.json_array_length(starts) > 0
                          THEN bgw.settings_of(node.login) END,
-        -- 0 would spin on what other nodes hold locked.
-        'wake_ms', CASE WHEN all_settled THEN greatest(1, pg_catalog.ceil(pg_catalog.date_part('epoch', seen.due_at - bgw.now()) * 1000)) ELSE 100 END);
+        'wake_ms', wake_ms);
 END;
 $$;
-COMMENT ON FUNCTION bgw.take_orders(bigint, integer, integer) IS
+COMMENT ON FUNCTION bgw.take_orders(bigint, integer, integer, boolean) IS
 'Orders for a node: {orders: lists of {kind: start | signal | leave, handle, run_id, overrides, ...}, settings: those of its login, if there is an order that
 needs them, wake_ms}.
-room: how many more processes that take a slot it can start now or within moments; negative: none at all, it is stopping.  Errors: WK001 the node was fenced.';
+room: how many more processes that take a slot it can start now or within moments; negative: none at all, it is stopping.
+hurried: the node was rung, most likely for a launch: where there is something to start, everything else is left to the next call, in 10 ms.
+Errors: WK001 the node was fenced.';
 
 CREATE OR REPLACE FUNCTION bgw.do_chores(node_id bigint, seen record) RETURNS boolean
 LANGUAGE plpgsql

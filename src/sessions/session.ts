@@ -80,11 +80,7 @@ export class Session {
   }
 
   /** Opens one for a worker with these settings and names, and for others. */
-  static async open(
-    config: ClientConfig,
-    opening: Opening,
-    registry: SessionRegistry,
-  ): Promise<Session> {
+  static async open(config: ClientConfig, opening: Opening, registry: SessionRegistry): Promise<Session> {
     const database = String(config.database);
     let configuration = new Configuration(opening);
     const client = await connect(config, configuration).catch((error: unknown) => {
