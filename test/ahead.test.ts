@@ -58,3 +58,39 @@ test('a node that stops gives back what it has not started', async ({ db, startC
   expect(rows[0]).toMatchObject({ runs: 3000, handles: 3000 });
   expect(rows[0].others, 'those that ran when the node was stopped').toBeLessThanOrEqual(4);
 });
+
+const ROW = `current_setting('bgw.handle')::bigint, current_setting('bgw.run_id')::bigint, current_setting('bgw.worker_name')`;
+const KINDS: Record<string, { command: string; tag: string | null; sqlstate: string | null }> = {
+  plain: { command: `INSERT INTO ran VALUES (${ROW}, current_query()); `, tag: 'INSERT 0 1', sqlstate: null },
+  quoted: { command: `INSERT INTO ran SELECT ${ROW}, 'it''s; "--' || -1`, tag: 'INSERT 0 1', sqlstate: null },
+  several: { command: `SELECT 1; INSERT INTO ran VALUES (${ROW}, 'two')`, tag: 'INSERT 0 1', sqlstate: null },
+  none: { command: 'UPDATE ran SET query = query WHERE false', tag: 'UPDATE 0', sqlstate: null },
+  failing: { command: 'SELECT 1 / count(*) FROM ran WHERE false', tag: null, sqlstate: '22012' },
+  unfinished: { command: `SELECT 'x`, tag: null, sqlstate: '42601' },
+};
+
+for (const mode of ['session', 'atomic']) {
+  test(`one of many runs as it would alone, mode ${mode}`, async ({ db, startController }) => {
+    await db.query('CREATE TABLE ran (handle bigint, run_id bigint, name text, query text)');
+    const { rows: launched } = await db.query(
+      `SELECT bgw_launch_sql(command, mode => $2, name => kind) FROM generate_series(1, 100), json_each_text($1) AS kinds (kind, command)`,
+      [JSON.stringify(Object.fromEntries(Object.entries(KINDS).map(([kind, { command }]) => [kind, command]))), mode],
+    );
+    await startController({ maxWorkerProcesses: 2 });
+    await until(async () => (await count(db, 'true')) === 0, { what: 'the end of all' });
+    const { rows } = await db.query(
+      `SELECT name, count(*)::int AS runs, array_agg(DISTINCT command_tag) AS tags, array_agg(DISTINCT sqlstate) AS states FROM bgw_run_history GROUP BY name`,
+    );
+    const wanted = Object.entries(KINDS).map(([name, { tag, sqlstate }]) => ({
+      name,
+      runs: launched.length / 6,
+      tags: [tag],
+      states: [sqlstate],
+    }));
+    expect(rows).toEqual(expect.arrayContaining(wanted));
+    const ran = `FROM ran JOIN bgw_run_history AS run ON run.handle = ran.handle AND run.run_id = ran.run_id AND run.name = ran.name`;
+    expect(await db.value(`SELECT count(DISTINCT ran.handle)::int ${ran}`)).toBe(300);
+    const together = await db.value<number>(`SELECT count(*)::int ${ran} WHERE query ~ '^(BEGIN|SET)'`);
+    expect(together, 'the names of some were sent with their command').toBeGreaterThan(0);
+  });
+}

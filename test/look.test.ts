@@ -68,3 +68,19 @@ test('what a chore has left is seen in the same turn', async ({ db }) => {
   await db.query(`UPDATE bgw.schedule_state SET due_at = clock_timestamp(), starts_at = clock_timestamp()`);
   expect(await orders()).toContain('"kind":"start"');
 });
+
+test('a node that is rung starts what was launched, and looks at everything else in a moment', async ({ db }) => {
+  const { nodeId, epoch } = await joinNode(db);
+  const orders = async (hurried: boolean): Promise<{ kinds: string[]; wake_ms: number }> => {
+    const answer = await db.value<{ orders: { kind: string }[][]; wake_ms: number }>(
+      `SELECT bgw.take_orders(${nodeId}, ${epoch}, 8, ${hurried})`,
+    );
+    return { kinds: answer.orders.flat().map(({ kind }) => kind), wake_ms: answer.wake_ms };
+  };
+  await db.query(LAUNCH);
+  expect(await orders(true)).toEqual({ kinds: ['start'], wake_ms: 10 });
+  await db.query(`SELECT bgw_terminate(id) FROM bgw.process`);
+  await db.query(LAUNCH);
+  expect((await orders(true)).kinds).toEqual(['start']);
+  expect((await orders(true)).kinds, 'nothing is to be started').toContain('signal');
+});

@@ -177,7 +177,7 @@ const READS_CLIENT = /\bstdin\b/i;
 
 /** One statement that does the same in a transaction of several, whatever standard_conforming_strings is. */
 const PLAIN =
-  /^\s*(?:select|insert|update|delete|with|values|table)\b(?:[^'"$;\\/-]|'[^'\\]*'|"[^"]*"|-(?!-)|\/(?!\*))*$/i;
+  /^\s*(?:select|insert|update|delete|with|values|table)\b(?:[^'"$;\\/-]|'[^'\\]*'|"[^"]*"|-(?!-)|\/(?!\*))*;?\s*$/i;
 /** Most are shorter, and no expression has to look at more. */
 const LONGEST_PLAIN = 1000;
 
