@@ -75,7 +75,8 @@ END;
 $$;
 COMMENT ON FUNCTION public.bgw_launch_sql(text, text, text, text, interval, jsonb, text, text, text, text) IS
 'Runs one command once, in the background, when the transaction commits.  Returns its handle; bgw_run_history shows how it went.
-  mode      session: as psql would send it (VACUUM, CREATE INDEX CONCURRENTLY, CALL with COMMIT);  atomic: command and completion commit together
+  mode      session: as psql would send it (VACUUM, CREATE INDEX CONCURRENTLY, CALL with COMMIT);  atomic: command and completion commit together.
+            Of many that wait, short ones, one plain statement is sent in one with the names of its run: current_query() shows them
   database  default: this one.   timeout  default: none.   name  shown in bgw_stat_activity
   set, key, notify, when_parent_ends   as in bgw_launch
 Errors: 22023 a value that cannot be, WK201 no node can log in as you, 42710 the set has this key.
