@@ -94,3 +94,28 @@ for (const mode of ['session', 'atomic']) {
     expect(together, 'the names of some were sent with their command').toBeGreaterThan(0);
   });
 }
+
+test('what comes behind a session that cannot be reset at once runs once, in one that can', async ({
+  db,
+  startController,
+}) => {
+  await db.query('CREATE TABLE ran (n int, litter bigint)');
+  // It takes longer than a millisecond to take back what this leaves.
+  await db.query(`CREATE FUNCTION litter() RETURNS void LANGUAGE plpgsql AS $$
+    BEGIN
+      FOR n IN 1..50 LOOP EXECUTE format('CREATE TEMP TABLE litter%s (n int PRIMARY KEY)', n); END LOOP;
+      PERFORM set_config('statement_timeout', '1ms', false);
+    END $$`);
+  const left = `(SELECT count(*) FROM pg_class WHERE relnamespace = pg_my_temp_schema() AND relname ~ '^litter')`;
+  await db.query(
+    `SELECT bgw_launch_sql(CASE WHEN n % 20 = 0 THEN 'SELECT litter()' ELSE format('INSERT INTO ran VALUES (%s, ${left.replaceAll("'", "''")})', n) END)
+     FROM generate_series(1, 1000) AS n`,
+  );
+  await startController({ maxWorkerProcesses: 2 });
+  await until(async () => (await count(db, 'true')) === 0, { what: 'the end of all' });
+  const { rows } = await db.query(
+    'SELECT count(*)::int AS runs, count(DISTINCT n)::int AS jobs, max(litter)::int AS litter FROM ran',
+  );
+  expect(rows).toEqual([{ runs: 950, jobs: 950, litter: 0 }]);
+  expect(await db.value(`SELECT count(*)::int FROM bgw_run_history WHERE status = 'done'`)).toBe(1000);
+});

@@ -77,10 +77,15 @@ test('a node that is rung starts what was launched, and looks at everything else
     );
     return { kinds: answer.orders.flat().map(({ kind }) => kind), wake_ms: answer.wake_ms };
   };
+  const houseIsDue = (): Promise<boolean> =>
+    db.value(`SELECT due_at <= clock_timestamp() FROM bgw.duty WHERE name = 'keep_house'`);
   await db.query(LAUNCH);
   expect(await orders(true)).toEqual({ kinds: ['start'], wake_ms: 10 });
-  await db.query(`SELECT bgw_terminate(id) FROM bgw.process`);
-  await db.query(LAUNCH);
-  expect((await orders(true)).kinds).toEqual(['start']);
-  expect((await orders(true)).kinds, 'nothing is to be started').toContain('signal');
+  expect(await houseIsDue()).toBe(true);
+  expect(await orders(true), 'nothing is to be started').toMatchObject({ kinds: [] });
+  expect(await houseIsDue()).toBe(false);
+
+  await db.query(`SELECT bgw_terminate(bgw_launch_sql('SELECT 1'))`);
+  expect(await orders(true)).toMatchObject({ kinds: [] });
+  expect(await db.value('SELECT array_agg(status) FROM bgw_run_history')).toEqual(['cancelled']);
 });

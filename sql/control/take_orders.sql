@@ -15,7 +15,8 @@ DECLARE
     starts json := '[]';
     wake_ms double precision := 10;
 BEGIN
-    IF hurried AND room > 0 THEN
+    -- Not past a signal: it may be for what would be started.
+    IF hurried AND room > 0 AND NOT EXISTS (SELECT FROM bgw.signal) THEN
         starts := bgw.claim_startable(node, true, room);
     END IF;
     IF pg_catalog.json_array_length(starts) = 0 THEN
@@ -51,7 +52,7 @@ COMMENT ON FUNCTION bgw.take_orders(bigint, integer, integer, boolean) IS
 'Orders for a node: {orders: lists of {kind: start | signal | leave, handle, run_id, overrides, ...}, settings: those of its login, if there is an order that
 needs them, wake_ms}.
 room: how many more processes that take a slot it can start now or within moments; negative: none at all, it is stopping.
-hurried: the node was rung, most likely for a launch: where there is something to start, everything else is left to the next call, in 10 ms.
+hurried: the node was rung, most likely for a launch: where there is something to start and no signal, everything else is left to the next call, in 10 ms.
 Errors: WK001 the node was fenced.';
 
 CREATE OR REPLACE FUNCTION bgw.do_chores(node_id bigint, seen record) RETURNS boolean

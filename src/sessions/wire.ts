@@ -34,17 +34,24 @@ export interface Reply {
   rows: number | undefined;
   /** The error that ended it, also when the connection was lost. */
   error: Error | undefined;
+  /** It was not run, because the reset before it failed. */
+  isDropped?: boolean;
 }
 
-interface Pending {
-  statement: Statement;
-  reply: Reply;
-  /** The last command tags. */
-  tags: Buffer[];
-  refused: Error | undefined;
-  /** Of the last of those that were sent together. */
-  finish: (() => void) | undefined;
-}
+/** What the server has not answered yet, in the order in which it was sent. */
+type Pending =
+  | {
+      kind: 'statement';
+      statement: Statement;
+      reply: Reply;
+      /** The last command tags. */
+      tags: Buffer[];
+      refused: Error | undefined;
+      /** Of the last of those that were sent together. */
+      finish: (() => void) | undefined;
+    }
+  | { kind: 'reset' }
+  | { kind: 'sync'; finish: () => void };
 
 const COMMAND_COMPLETE = 0x43; // C
 const COPY_IN = 0x47; // G
@@ -57,9 +64,26 @@ const HEADER_LENGTH = 5;
 const LONGEST_TEXT = 65_536;
 const NOTHING = Buffer.alloc(0);
 
+/** A message of that type with this content. */
+function message(type: string, content: string): Buffer {
+  const bytes = Buffer.from(`${type}\0\0\0\0${content}`, 'latin1');
+  bytes.writeInt32BE(bytes.length - 1, 1);
+  return bytes;
+}
+
+/** DISCARD ALL by the extended protocol without a Sync: Parse, Bind, Execute.  If it fails, the server drops what it gets until a Sync. */
+const RESET = Buffer.concat([
+  message('P', '\0DISCARD ALL\0\0\0'),
+  message('B', '\0\0\0\0\0\0\0\0'),
+  message('E', '\0\0\0\0\0'),
+]);
+const SYNC = message('S', '');
+
 export class Wire {
   /** I: idle, T: in a transaction, E: in one that has failed. */
   status = 'I';
+  /** Why the last reset that was sent behind a statement failed; the server then drops all that it gets until the next sync. */
+  #resetError: Error | undefined;
   readonly #stream: Duplex;
   readonly #pending: Pending[] = [];
   /** Bytes of a frame that is not complete yet, and of one whose rest is to be dropped. */
@@ -74,8 +98,11 @@ export class Wire {
     stream.once('close', () => this.#lose());
   }
 
-  /** Sends statements together. Resolves when the last has ended, and never rejects. One that fails does not keep the next from running. */
-  send(statements: readonly Statement[]): Promise<Reply[]> {
+  /**
+   * Sends statements together. Resolves when the last has ended, and never rejects. One that fails does not keep the next from running.
+   * `reset`: with a DISCARD ALL behind them, whose end the answer does not wait for: sync does.
+   */
+  send(statements: readonly Statement[], { reset }: { reset: boolean } = { reset: false }): Promise<Reply[]> {
     const replies = statements.map((): Reply => ({
       commandTag: undefined,
       rows: undefined,
@@ -83,12 +110,30 @@ export class Wire {
     }));
     return new Promise((resolve) => {
       for (const [index, reply] of replies.entries()) {
+        const statement = statements[index] as Statement;
         const finish = index === replies.length - 1 ? () => resolve(replies) : undefined;
-        this.#pending.push({ statement: statements[index] as Statement, reply, tags: [], refused: undefined, finish });
+        this.#pending.push({ kind: 'statement', statement, reply, tags: [], refused: undefined, finish });
       }
-      if (this.#stream.writable) this.#stream.write(encode(statements));
-      else this.#lose();
+      if (reset) this.#pending.push({ kind: 'reset' });
+      if (this.#resetError) this.#dropUntilSync(this.#resetError);
+      else this.#write(encode(statements, reset ? RESET : NOTHING));
     });
+  }
+
+  /** Resolves when the server has done all that was sent, with the error of the reset if that failed. */
+  async sync(): Promise<Error | undefined> {
+    await new Promise<void>((resolve) => {
+      this.#pending.push({ kind: 'sync', finish: resolve });
+      this.#write(SYNC);
+    });
+    const error = this.#resetError;
+    this.#resetError = undefined;
+    return error;
+  }
+
+  #write(bytes: Buffer): void {
+    if (this.#stream.writable) this.#stream.write(bytes);
+    else this.#lose();
   }
 
   #read(data: Buffer): void {
@@ -118,6 +163,22 @@ export class Wire {
   #take(type: number, payload: Buffer): void {
     const current = this.#pending[0];
     if (!current) return; // of an idle session: a FATAL, after which it is closed
+    switch (current.kind) {
+      case 'statement':
+        this.#takeOfStatement(current, type, payload);
+        return;
+      case 'reset':
+        if (type === COMMAND_COMPLETE || type === ERROR) this.#endReset(type === ERROR ? errorOf(payload) : undefined);
+        return;
+      case 'sync':
+        if (type === READY_FOR_QUERY) this.#ready(payload, current.finish);
+        return;
+      default:
+        current satisfies never;
+    }
+  }
+
+  #takeOfStatement(current: Extract<Pending, { kind: 'statement' }>, type: number, payload: Buffer): void {
     const { reply, statement, tags } = current;
     switch (type) {
       case COMMAND_COMPLETE:
@@ -134,13 +195,33 @@ export class Wire {
         current.refused = this.#refuseCopy();
         return;
       case READY_FOR_QUERY:
-        this.status = payload.toString('latin1');
         reply.commandTag = tags[0]?.toString('latin1', 0, tags[0].length - 1);
         reply.rows = rowsOf(reply.commandTag);
-        this.#pending.shift();
-        current.finish?.();
+        this.#ready(payload, current.finish);
         return;
       default: // rows and what describes them, COPY data, changes of parameters
+    }
+  }
+
+  #ready(payload: Buffer, finish: (() => void) | undefined): void {
+    this.status = payload.toString('latin1');
+    this.#pending.shift();
+    finish?.();
+  }
+
+  #endReset(error: Error | undefined): void {
+    this.#pending.shift();
+    this.#resetError = error;
+    if (error) this.#dropUntilSync(error);
+  }
+
+  /** As the server does. */
+  #dropUntilSync(error: Error): void {
+    const sync = this.#pending.findIndex(({ kind }) => kind === 'sync');
+    for (const dropped of this.#pending.splice(0, sync < 0 ? Infinity : sync)) {
+      if (dropped.kind !== 'statement') continue;
+      Object.assign(dropped.reply, { error, isDropped: true });
+      dropped.finish?.();
     }
   }
 
@@ -152,15 +233,17 @@ export class Wire {
   }
 
   #lose(): void {
-    for (const { reply, finish } of this.#pending.splice(0)) {
-      reply.error ??= new BgwError('08006', { message: 'the connection to the server was lost' });
-      finish?.();
+    const lost = new BgwError('08006', { message: 'the connection to the server was lost' });
+    this.#resetError = lost;
+    for (const pending of this.#pending.splice(0)) {
+      if (pending.kind === 'statement') pending.reply.error ??= lost;
+      if (pending.kind !== 'reset') pending.finish?.();
     }
   }
 }
 
-function encode(statements: readonly Statement[]): Buffer {
-  let length = 0;
+function encode(statements: readonly Statement[], behind: Buffer): Buffer {
+  let length = behind.length;
   for (const { text } of statements) length += HEADER_LENGTH + Buffer.byteLength(text) + 1;
   const bytes = Buffer.allocUnsafe(length);
   let position = 0;
@@ -171,6 +254,7 @@ function encode(statements: readonly Statement[]): Buffer {
     bytes[end] = 0;
     position = end + 1;
   }
+  behind.copy(bytes, position);
   return bytes;
 }
 
