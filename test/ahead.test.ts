@@ -1,4 +1,6 @@
 /** What a node claims ahead of its slots (src/hosts/backlog.ts): a long run delays only itself, and nothing runs twice or is lost. */
+import { duplexPair } from 'node:stream';
+import { Wire } from '../src/sessions/wire.ts';
 import { expect, test } from './support/controller.ts';
 import type { TestDatabase } from './support/database.ts';
 import { until } from './support/until.ts';
@@ -95,27 +97,36 @@ for (const mode of ['session', 'atomic']) {
   });
 }
 
-test('what comes behind a session that cannot be reset at once runs once, in one that can', async ({
-  db,
-  startController,
-}) => {
+test('a timeout that a command leaves is not taken for the answer of another one', async ({ db, startController }) => {
   await db.query('CREATE TABLE ran (n int, litter bigint)');
   // It takes longer than a millisecond to take back what this leaves.
   await db.query(`CREATE FUNCTION litter() RETURNS void LANGUAGE plpgsql AS $$
-    BEGIN
-      FOR n IN 1..50 LOOP EXECUTE format('CREATE TEMP TABLE litter%s (n int PRIMARY KEY)', n); END LOOP;
-      PERFORM set_config('statement_timeout', '1ms', false);
-    END $$`);
+    BEGIN FOR n IN 1..50 LOOP EXECUTE format('CREATE TEMP TABLE litter%s (n int PRIMARY KEY)', n); END LOOP; END $$`);
+  await db.query(
+    `CREATE FUNCTION litter_unseen() RETURNS void LANGUAGE sql AS $$ SELECT litter(), set_config('statement_timeout', '1ms', false) $$`,
+  );
   const left = `(SELECT count(*) FROM pg_class WHERE relnamespace = pg_my_temp_schema() AND relname ~ '^litter')`;
   await db.query(
-    `SELECT bgw_launch_sql(CASE WHEN n % 20 = 0 THEN 'SELECT litter()' ELSE format('INSERT INTO ran VALUES (%s, ${left.replaceAll("'", "''")})', n) END)
-     FROM generate_series(1, 1000) AS n`,
+    `SELECT bgw_launch_sql(name => 'n' || n, command => CASE n % 40
+        WHEN 10 THEN $1::text WHEN 30 THEN 'SELECT litter_unseen()' ELSE format('INSERT INTO ran VALUES (%s, %s)', n, $2::text) END)
+     FROM generate_series(1, 400) AS n`,
+    [`SELECT litter(), set_config('statement_timeout', '1ms', false)`, left],
   );
   await startController({ maxWorkerProcesses: 2 });
   await until(async () => (await count(db, 'true')) === 0, { what: 'the end of all' });
+  expect(await db.value('SELECT max(litter)::int FROM ran')).toBe(0);
   const { rows } = await db.query(
-    'SELECT count(*)::int AS runs, count(DISTINCT n)::int AS jobs, max(litter)::int AS litter FROM ran',
+    `SELECT status, count(*)::int AS runs, count(DISTINCT handle)::int AS handles, (SELECT count(*)::int FROM ran) AS effects
+     FROM bgw_run_history GROUP BY status`,
   );
-  expect(rows).toEqual([{ runs: 950, jobs: 950, litter: 0 }]);
-  expect(await db.value(`SELECT count(*)::int FROM bgw_run_history WHERE status = 'done'`)).toBe(1000);
+  expect(rows).toEqual([{ status: 'done', runs: 400, handles: 400, effects: 380 }]);
+});
+
+test('an error that may be the answer to nothing ends the session', async () => {
+  const [client, server] = duplexPair();
+  const wire = new Wire(client);
+  const answers = wire.send([{ text: 'SET a.b = 1', isOpening: true }, { text: 'SELECT 1' }]);
+  server.write(Buffer.from('E\0\0\0\x19SERROR\0C57014\0Mlate\0\0Z\0\0\0\x05I', 'latin1'));
+  expect((await answers).map(({ error }) => (error as { code?: string }).code)).toEqual(['57014', '08006']);
+  expect(client.destroyed).toBe(true);
 });

@@ -103,6 +103,7 @@ test.for(['session', 'atomic'])(
   'a run that ended while the control session was lost is not run again, mode %s',
   async (mode, { db, controller }) => {
     await db.query('CREATE TABLE item (n int)');
+    await controller.saw('took_orders'); // it has kept house, which would wait as well
     // It ends, and the report of its end waits.
     await db.query('BEGIN; LOCK TABLE bgw.run IN EXCLUSIVE MODE');
     const other = await db.client();

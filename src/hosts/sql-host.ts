@@ -20,14 +20,6 @@ const FIRST_SHOWN_AFTER = 5;
 /** A later run of a napping worker that is shorter is not shown either: two reports for nothing. */
 const LATER_SHOWN_AFTER = 100;
 
-/** What came from outside while a run was under way. */
-interface Touch {
-  /** Its timeout. */
-  expired: boolean;
-  /** Its statement was cancelled, or its backend ended. */
-  isTouched: boolean;
-}
-
 export class SqlHost implements Host {
   readonly order: StartOrder;
   readonly ended: Promise<Exit>;
@@ -86,7 +78,6 @@ export class SqlHost implements Host {
       const session = await this.#acquire();
       if (!session) return this.#terminated();
       const exit = await this.#runOnce(session);
-      if (!exit) continue;
       if (exit.exit_code !== 0 || this.#naptime === null) return exit;
       await this.#latch.wait(this.#naptime * 1000);
       if (this.#isStopping) return this.#terminated();
@@ -117,9 +108,7 @@ export class SqlHost implements Host {
     return undefined;
   }
 
-  /** undefined: it was not run, since what was in the session before it could not be reset. */
-  async #runOnce(session: Session): Promise<Exit | undefined> {
-    const hasStarted = this.#started;
+  async #runOnce(session: Session): Promise<Exit> {
     const startedAt = this.#context.clock.monotonic();
     const run = this.order.mode === 'atomic' ? runAtomic : runSession;
     // What is to be done about it is done while it is under way.
@@ -136,15 +125,11 @@ export class SqlHost implements Host {
     const result = await running;
     const ranMs = this.#context.clock.monotonic() - startedAt;
     this.#running = undefined;
-    const { expired, isTouched } = await stopLimit();
+    const expired = await stopLimit();
     // An error has rolled back, and its backend is idle or gone, before anybody hears of it.
     const released = this.#pool.release(session);
     if (result.error) await released;
     hide();
-    if (result.isDropped && !isTouched) {
-      this.#started = hasStarted;
-      return undefined;
-    }
     const exit = this.#exitOf(result, expired, session);
     // An attempt of a worker that naps is all its runs.
     return this.#naptime === null ? { ...exit, ran_ms: ranMs } : exit;
@@ -176,8 +161,8 @@ export class SqlHost implements Host {
     };
   }
 
-  /** What may end a run from outside: a cancel, a SIGTERM, its timeout.  Returns what takes it back and says what it has done. */
-  #limit(session: Session, running: Promise<RunResult>): () => Promise<Touch> {
+  /** What may end a run from outside: a cancel, a SIGTERM, its timeout.  Returns what takes it back and says whether it was the timeout. */
+  #limit(session: Session, running: Promise<RunResult>): () => Promise<boolean> {
     const { server, grace } = this.#context;
     const { backend } = session;
     /** What is on its way to the backend. */
@@ -201,9 +186,7 @@ export class SqlHost implements Host {
     return async () => {
       clearTimeout(timer);
       await Promise.all(sent);
-      const isTouched = sent.length > 0;
-      if (isTouched) await session.confirm();
-      return { expired, isTouched };
+      return expired;
     };
   }
 

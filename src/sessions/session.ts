@@ -34,8 +34,8 @@ export interface Bracketed {
   isOneOfMany: boolean;
 }
 
-/** What became of it: the reply to the command, with the first error of all. */
-export type Outcome = Reply;
+/** What became of it: the reply to the command, and the first error of all. */
+export type Outcome = Pick<Reply, 'commandTag' | 'rows' | 'error'>;
 
 /** The connection of a session of a worker. */
 export function workerConnection(connection: ClientConfig, serverVersion: number): ClientConfig {
@@ -64,9 +64,6 @@ export class Session {
   #taken = '';
   /** Whether nothing is left of the last run. */
   #isReset = true;
-  /** A reset was sent that nobody has heard of yet. */
-  #isAwaited = false;
-  #confirming: Promise<void> | undefined;
 
   private constructor(client: pg.Client, configuration: Configuration, database: string, backend: Backend) {
     this.#client = client;
@@ -107,68 +104,37 @@ export class Session {
    * backend is gone.
    */
   async run({ before, names, settings, command, after, isOneOfMany }: Bracketed): Promise<Outcome> {
-    if (this.#confirming) await this.#confirming;
     this.#isReset = false;
     const difference = this.#configuration.difference(settings);
     const opening = [...(difference ? [difference] : []), ...before, ...this.#configuration.naming(names)].join('; ');
-    if (isOneOfMany && difference === this.#taken && isPlain(command.text)) {
-      return this.#runWhole({ ...command, text: [opening, command.text, ...after].join('; '), behind: after.length });
-    }
     const replies: Reply[] = [];
     // Were a value refused, a command sent along would run without it.
     if (difference !== this.#taken) {
-      replies.push(...(await this.#wire.send([{ text: opening }])));
-      if (replies[0]?.error) return { ...replies[0], commandTag: undefined, rows: undefined };
+      replies.push(...(await this.#wire.send([{ text: opening, isOpening: true }])));
+      if (replies[0]?.error) return { commandTag: undefined, rows: undefined, error: replies[0].error };
       this.#taken = difference;
     }
-    const rest = [...(replies.length > 0 ? [] : [{ text: opening }]), command];
-    // COPY FROM STDIN would read the next statement as its data.
-    if (READS_CLIENT.test(command.text)) replies.push(...(await this.#wire.send(rest.splice(0))));
-    if (replies[0]?.isDropped) return replies[0];
-    await this.#sendAndReset([...rest, ...(after.length > 0 ? [{ text: after.join('; ') }] : [])], replies);
-    if (replies.some(({ error }) => isFatal(error))) await this.closed;
-    const error = replies.find((reply) => reply.error)?.error;
-    return { ...(replies[1] as Reply), error, isDropped: replies[0]?.isDropped ?? false };
-  }
-
-  /** Sends a run as one statement.  Resolves when that has succeeded: the next run can be sent while the server resets the session. */
-  async #runWhole(statement: Statement): Promise<Outcome> {
-    const [reply] = (await this.#wire.send([statement], { reset: true })) as [Reply];
-    this.#isAwaited = true;
-    if (isFatal(reply.error)) await this.closed;
-    if (reply.error) {
-      if (!reply.isDropped) await this.confirm();
-      // The last command tag may be that of a SET.
-      return { ...reply, commandTag: undefined, rows: undefined };
+    const isOpened = replies.length > 0;
+    const isWhole = !isOpened && isOneOfMany && isPlain(command.text);
+    const closing = [...after, NO_TIMEOUT];
+    if (isWhole) {
+      const text = [opening, command.text, ...closing].join('; ');
+      await this.#sendAndReset([{ ...command, text, isOpening: true, behind: closing.length }], replies);
+    } else {
+      const rest: Statement[] = [...(isOpened ? [] : [{ text: opening, isOpening: true }]), command];
+      // COPY FROM STDIN would read the next statement as its data.
+      if (READS_CLIENT.test(command.text)) replies.push(...(await this.#wire.send(rest.splice(0))));
+      await this.#sendAndReset([...rest, { text: closing.join('; ') }], replies);
     }
-    this.#isReset = true;
-    setImmediate(() => {
-      if (this.#isReset && this.#isAwaited) void this.confirm();
-    });
-    return reply;
-  }
-
-  /** Waits for the reset that was sent last, and for another one if it has failed; a session that cannot be reset is dropped. */
-  async confirm(): Promise<void> {
-    this.#confirming ??= this.#confirm().finally(() => (this.#confirming = undefined));
-    await this.#confirming;
-  }
-
-  async #confirm(): Promise<void> {
-    await this.#sync();
-    if (!(await this.reset())) this.abandon();
-  }
-
-  async #sync(): Promise<void> {
-    if (!this.#isAwaited) return;
-    const error = await this.#wire.sync();
-    this.#isAwaited = false;
-    this.#isReset = !error;
+    if (replies.some(({ error }) => isFatal(error))) await this.closed;
+    const error = replies.slice(0, after.length > 0 ? Infinity : 2).find((reply) => reply.error)?.error;
+    // Of one statement that failed, the last command tag may be that of a SET.
+    const ofCommand = isWhole ? (error ? undefined : replies[0]) : replies[1];
+    return { commandTag: ofCommand?.commandTag, rows: ofCommand?.rows, error };
   }
 
   /** Takes back everything the last run left: its transaction, settings, temporary tables, locks. False: it cannot be used again. */
   async reset(): Promise<boolean> {
-    if (!this.#isReset) await this.#sync();
     for (let attempt = 0; !this.#isReset && attempt < 2 && this.alive; attempt += 1) {
       // A cancel that came too late for its statement may hit this one instead.
       await this.#sendAndReset(this.#wire.status === 'I' ? [] : [{ text: 'ROLLBACK' }], []);
@@ -178,10 +144,7 @@ export class Session {
 
   async #sendAndReset(statements: readonly Statement[], replies: Reply[]): Promise<void> {
     replies.push(...(await this.#wire.send([...statements, RESET])));
-    const { error, isDropped } = replies.pop() as Reply;
-    this.#isReset = !error;
-    // The one before has been done, too.
-    if (!isDropped) this.#isAwaited = false;
+    this.#isReset = !replies.pop()?.error;
   }
 
   /** Drops the connection, whatever runs behind it. */
@@ -211,6 +174,8 @@ function isRefusal(error: unknown): boolean {
 
 const RESET: Statement = { text: 'DISCARD ALL' };
 const READS_CLIENT = /\bstdin\b/i;
+/** One that a command leaves would count for the reset. */
+const NO_TIMEOUT = 'SET statement_timeout = 0';
 
 /** One statement that does the same in a transaction of several, whatever standard_conforming_strings is. */
 const PLAIN =

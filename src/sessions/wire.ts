@@ -23,6 +23,8 @@ export type OnNotice = (notice: Notice) => void;
 export interface Statement {
   text: string;
   onNotice?: OnNotice;
+  /** It begins with a statement of ours that takes no time. */
+  isOpening?: boolean;
   /** How many statements there are in the text behind the one whose command tag is asked for; otherwise it is the last. */
   behind?: number;
 }
@@ -34,24 +36,17 @@ export interface Reply {
   rows: number | undefined;
   /** The error that ended it, also when the connection was lost. */
   error: Error | undefined;
-  /** It was not run, because the reset before it failed. */
-  isDropped?: boolean;
 }
 
-/** What the server has not answered yet, in the order in which it was sent. */
-type Pending =
-  | {
-      kind: 'statement';
-      statement: Statement;
-      reply: Reply;
-      /** The last command tags. */
-      tags: Buffer[];
-      refused: Error | undefined;
-      /** Of the last of those that were sent together. */
-      finish: (() => void) | undefined;
-    }
-  | { kind: 'reset' }
-  | { kind: 'sync'; finish: () => void };
+interface Pending {
+  statement: Statement;
+  reply: Reply;
+  /** The last command tags. */
+  tags: Buffer[];
+  refused: Error | undefined;
+  /** Of the last of those that were sent together. */
+  finish: (() => void) | undefined;
+}
 
 const COMMAND_COMPLETE = 0x43; // C
 const COPY_IN = 0x47; // G
@@ -64,26 +59,9 @@ const HEADER_LENGTH = 5;
 const LONGEST_TEXT = 65_536;
 const NOTHING = Buffer.alloc(0);
 
-/** A message of that type with this content. */
-function message(type: string, content: string): Buffer {
-  const bytes = Buffer.from(`${type}\0\0\0\0${content}`, 'latin1');
-  bytes.writeInt32BE(bytes.length - 1, 1);
-  return bytes;
-}
-
-/** DISCARD ALL by the extended protocol without a Sync: Parse, Bind, Execute.  If it fails, the server drops what it gets until a Sync. */
-const RESET = Buffer.concat([
-  message('P', '\0DISCARD ALL\0\0\0'),
-  message('B', '\0\0\0\0\0\0\0\0'),
-  message('E', '\0\0\0\0\0'),
-]);
-const SYNC = message('S', '');
-
 export class Wire {
   /** I: idle, T: in a transaction, E: in one that has failed. */
   status = 'I';
-  /** Why the last reset that was sent behind a statement failed; the server then drops all that it gets until the next sync. */
-  #resetError: Error | undefined;
   readonly #stream: Duplex;
   readonly #pending: Pending[] = [];
   /** Bytes of a frame that is not complete yet, and of one whose rest is to be dropped. */
@@ -98,11 +76,8 @@ export class Wire {
     stream.once('close', () => this.#lose());
   }
 
-  /**
-   * Sends statements together. Resolves when the last has ended, and never rejects. One that fails does not keep the next from running.
-   * `reset`: with a DISCARD ALL behind them, whose end the answer does not wait for: sync does.
-   */
-  send(statements: readonly Statement[], { reset }: { reset: boolean } = { reset: false }): Promise<Reply[]> {
+  /** Sends statements together. Resolves when the last has ended, and never rejects. One that fails does not keep the next from running. */
+  send(statements: readonly Statement[]): Promise<Reply[]> {
     const replies = statements.map((): Reply => ({
       commandTag: undefined,
       rows: undefined,
@@ -110,30 +85,12 @@ export class Wire {
     }));
     return new Promise((resolve) => {
       for (const [index, reply] of replies.entries()) {
-        const statement = statements[index] as Statement;
         const finish = index === replies.length - 1 ? () => resolve(replies) : undefined;
-        this.#pending.push({ kind: 'statement', statement, reply, tags: [], refused: undefined, finish });
+        this.#pending.push({ statement: statements[index] as Statement, reply, tags: [], refused: undefined, finish });
       }
-      if (reset) this.#pending.push({ kind: 'reset' });
-      if (this.#resetError) this.#dropUntilSync(this.#resetError);
-      else this.#write(encode(statements, reset ? RESET : NOTHING));
+      if (this.#stream.writable) this.#stream.write(encode(statements));
+      else this.#lose();
     });
-  }
-
-  /** Resolves when the server has done all that was sent, with the error of the reset if that failed. */
-  async sync(): Promise<Error | undefined> {
-    await new Promise<void>((resolve) => {
-      this.#pending.push({ kind: 'sync', finish: resolve });
-      this.#write(SYNC);
-    });
-    const error = this.#resetError;
-    this.#resetError = undefined;
-    return error;
-  }
-
-  #write(bytes: Buffer): void {
-    if (this.#stream.writable) this.#stream.write(bytes);
-    else this.#lose();
   }
 
   #read(data: Buffer): void {
@@ -163,22 +120,6 @@ export class Wire {
   #take(type: number, payload: Buffer): void {
     const current = this.#pending[0];
     if (!current) return; // of an idle session: a FATAL, after which it is closed
-    switch (current.kind) {
-      case 'statement':
-        this.#takeOfStatement(current, type, payload);
-        return;
-      case 'reset':
-        if (type === COMMAND_COMPLETE || type === ERROR) this.#endReset(type === ERROR ? errorOf(payload) : undefined);
-        return;
-      case 'sync':
-        if (type === READY_FOR_QUERY) this.#ready(payload, current.finish);
-        return;
-      default:
-        current satisfies never;
-    }
-  }
-
-  #takeOfStatement(current: Extract<Pending, { kind: 'statement' }>, type: number, payload: Buffer): void {
     const { reply, statement, tags } = current;
     switch (type) {
       case COMMAND_COMPLETE:
@@ -187,6 +128,11 @@ export class Wire {
         return;
       case ERROR:
         reply.error ??= current.refused ?? errorOf(payload);
+        // A timeout that had passed before: whether the answer of the statement itself is still to come, nobody knows.
+        if (statement.isOpening && tags.length === 0 && isCancelled(reply.error)) {
+          this.#stream.destroy();
+          this.#lose();
+        }
         return;
       case NOTICE:
         statement.onNotice?.(noticeOf(payload));
@@ -195,33 +141,13 @@ export class Wire {
         current.refused = this.#refuseCopy();
         return;
       case READY_FOR_QUERY:
+        this.status = payload.toString('latin1');
         reply.commandTag = tags[0]?.toString('latin1', 0, tags[0].length - 1);
         reply.rows = rowsOf(reply.commandTag);
-        this.#ready(payload, current.finish);
+        this.#pending.shift();
+        current.finish?.();
         return;
       default: // rows and what describes them, COPY data, changes of parameters
-    }
-  }
-
-  #ready(payload: Buffer, finish: (() => void) | undefined): void {
-    this.status = payload.toString('latin1');
-    this.#pending.shift();
-    finish?.();
-  }
-
-  #endReset(error: Error | undefined): void {
-    this.#pending.shift();
-    this.#resetError = error;
-    if (error) this.#dropUntilSync(error);
-  }
-
-  /** As the server does. */
-  #dropUntilSync(error: Error): void {
-    const sync = this.#pending.findIndex(({ kind }) => kind === 'sync');
-    for (const dropped of this.#pending.splice(0, sync < 0 ? Infinity : sync)) {
-      if (dropped.kind !== 'statement') continue;
-      Object.assign(dropped.reply, { error, isDropped: true });
-      dropped.finish?.();
     }
   }
 
@@ -233,17 +159,15 @@ export class Wire {
   }
 
   #lose(): void {
-    const lost = new BgwError('08006', { message: 'the connection to the server was lost' });
-    this.#resetError = lost;
-    for (const pending of this.#pending.splice(0)) {
-      if (pending.kind === 'statement') pending.reply.error ??= lost;
-      if (pending.kind !== 'reset') pending.finish?.();
+    for (const { reply, finish } of this.#pending.splice(0)) {
+      reply.error ??= new BgwError('08006', { message: 'the connection to the server was lost' });
+      finish?.();
     }
   }
 }
 
-function encode(statements: readonly Statement[], behind: Buffer): Buffer {
-  let length = behind.length;
+function encode(statements: readonly Statement[]): Buffer {
+  let length = 0;
   for (const { text } of statements) length += HEADER_LENGTH + Buffer.byteLength(text) + 1;
   const bytes = Buffer.allocUnsafe(length);
   let position = 0;
@@ -254,8 +178,11 @@ function encode(statements: readonly Statement[], behind: Buffer): Buffer {
     bytes[end] = 0;
     position = end + 1;
   }
-  behind.copy(bytes, position);
   return bytes;
+}
+
+function isCancelled(error: Error): boolean {
+  return (error as { code?: string }).code === '57014';
 }
 
 function rowsOf(commandTag: string | undefined): number | undefined {
