@@ -116,7 +116,8 @@ export class Session {
     }
     const isOpened = replies.length > 0;
     const isWhole = !isOpened && isOneOfMany && isPlain(command.text);
-    const closing = [...after, NO_TIMEOUT];
+    // Nothing behind a COMMIT: a cancel that came during it would be an error of what has been done.
+    const closing = [NO_TIMEOUT, ...after];
     if (isWhole) {
       const text = [opening, command.text, ...closing].join('; ');
       await this.#sendAndReset([{ ...command, text, isOpening: true, behind: closing.length }], replies);
