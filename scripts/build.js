@@ -6,14 +6,14 @@
 import { spawnSync } from 'node:child_process';
 import { chmodSync, existsSync, mkdirSync, readdirSync, rmSync, symlinkSync } from 'node:fs';
 import { createRequire } from 'node:module';
-import { dirname, join } from 'node:path';
+import { dirname, join, relative } from 'node:path';
 import { fileURLToPath } from 'node:url';
 
 const root = join(dirname(fileURLToPath(import.meta.url)), '..');
 const dist = join(root, 'dist');
 
 compile();
-removeLeftovers();
+removeLeftovers(await bundleWorkers());
 chmodSync(join(dist, 'cli.js'), 0o755);
 linkOwnCommand();
 
@@ -35,11 +35,35 @@ function findCompiler() {
   }
 }
 
+/**
+ * What the process of a worker loads, in a few files in place of some thirty: it starts anew for each worker, and reads them
+ * each time.  Returns what else than src/ has was written, relative to dist/.
+ */
+async function bundleWorkers() {
+  const { build } = await import('esbuild');
+  const { metafile } = await build({
+    absWorkingDir: root,
+    entryPoints: ['main', 'shared-memory-main', 'index'].map((entry) => join('src', 'sdk', `${entry}.ts`)),
+    outdir: join('dist', 'sdk'),
+    chunkNames: 'shared-[hash]',
+    bundle: true,
+    splitting: true, // main and the library that it loads have to see the same BgwError
+    packages: 'external',
+    format: 'esm',
+    platform: 'node',
+    target: 'node20',
+    metafile: true,
+    logLevel: 'warning',
+  });
+  return new Set(Object.keys(metafile.outputs).map((output) => relative('dist', output)));
+}
+
 /** A module that was renamed or removed in src/ must not be packed. */
-function removeLeftovers() {
+function removeLeftovers(bundles) {
   for (const entry of readdirSync(dist, { recursive: true, encoding: 'utf8' })) {
     const source = entry.replace(/\.(js|d\.ts)(\.map)?$/, '.ts');
-    if (!existsSync(join(root, 'src', source))) rmSync(join(dist, entry), { recursive: true, force: true });
+    if (!bundles.has(entry) && !existsSync(join(root, 'src', source)))
+      rmSync(join(dist, entry), { recursive: true, force: true });
   }
 }
 
