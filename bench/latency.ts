@@ -1,6 +1,7 @@
 /**
  * From the launching statement to the launched one's first own statement, both times taken on the server's clock.
- * In turns, so that what else the machine does meets all alike.
+ * In turns, so that what else the machine does meets all alike, and each other turn in the opposite order: who comes after
+ * its twin finds the session of the caller, and its own program, warm.  What takes long comes last.
  */
 import type { Launcher } from './contestants/contestant.ts';
 import { compared, type Sample } from './result.ts';
@@ -11,9 +12,12 @@ const WARM_UP = 20;
 /** Milliseconds per launch. */
 export async function measureLatency(launchers: readonly Launcher[], turns: number, rounds: number): Promise<Sample[]> {
   const samples = compared(launchers, rounds);
+  const entries = [...launchers.entries()];
+  const often = entries.filter(([, { every }]) => every === undefined);
+  const seldom = entries.filter(([, { every }]) => every !== undefined);
   for (let turn = -Math.min(WARM_UP, turns); turn < turns; turn += 1) {
-    for (const [i, { every = 1, launch }] of launchers.entries()) {
-      if (turn % every !== 0) continue;
+    const present = seldom.filter(([, { every = 1 }]) => turn % every === 0);
+    for (const [i, { launch }] of [...(turn % 2 === 0 ? often : often.toReversed()), ...present]) {
       const milliseconds = await launch();
       if (turn >= 0) samples[i]?.rounds[Math.floor((turn * rounds) / turns)]?.push(milliseconds);
     }

@@ -7,12 +7,12 @@ import pg from 'pg';
 import type { Clock } from './clock.ts';
 import { BgwError, notInstalled } from './errors.ts';
 import {
+  type Answered,
   type Claim,
   decodeOrders,
   decodeStandbyWorkers,
   encodeEvents,
   type Event,
-  type Order,
   type StandbyAnswer,
   type StandbyWorker,
 } from './orders.ts';
@@ -40,6 +40,10 @@ export interface Demand {
   room: number;
   /** It was rung: what was launched first, everything else in a moment. */
   hurried: boolean;
+  /** Nothing that has an earlier turn. */
+  since: number;
+  /** Only time has passed. */
+  isPoll: boolean;
 }
 
 /** A control call that takes longer is stuck: on a lock, or on a server that does not answer. */
@@ -60,10 +64,10 @@ const CONTROL_SETTINGS = `
 
 /** The claim of a node that has nothing to say need not wait for the disk, as bgw.report has it. */
 const TAKE_ORDERS = `
-  SELECT pg_catalog.set_config('synchronous_commit', 'off', true), bgw.take_orders($1, $2, $3, $4)::pg_catalog.text AS answer`;
+  SELECT pg_catalog.set_config('synchronous_commit', 'off', true), bgw.take_orders($1, $2, $3, $4, $5, $6)::pg_catalog.text AS answer`;
 const EXCHANGE = `
   WITH reported AS MATERIALIZED (SELECT bgw.report($1, $2, $3))
-  SELECT bgw.take_orders($1, $2, $4)::pg_catalog.text AS answer FROM reported`;
+  SELECT bgw.take_orders($1, $2, $4, since => $5, is_poll => false)::pg_catalog.text AS answer FROM reported`;
 
 export class Catalog implements Signaller {
   readonly serverVersion: number;
@@ -166,12 +170,12 @@ export class Catalog implements Signaller {
   async exchange(
     { nodeId, epoch }: NodeToken,
     events: readonly Event[],
-    { room, hurried }: Demand,
-  ): Promise<{ orders: Order[]; wakeMs: number }> {
+    { room, hurried, since, isPoll }: Demand,
+  ): Promise<Answered> {
     const { rows } = await this.#client.query<{ answer: string }>(
       events.length === 0
-        ? { name: 'take_orders', text: TAKE_ORDERS, values: [nodeId, epoch, room, hurried] }
-        : { name: 'exchange', text: EXCHANGE, values: [nodeId, epoch, encodeEvents(events, this.#clock), room] },
+        ? { name: 'take_orders', text: TAKE_ORDERS, values: [nodeId, epoch, room, hurried, since, isPoll] }
+        : { name: 'exchange', text: EXCHANGE, values: [nodeId, epoch, encodeEvents(events, this.#clock), room, since] },
     );
     return decodeOrders(rows[0]?.answer ?? '');
   }

@@ -9,6 +9,7 @@ import { Doorbell } from './doorbell.ts';
 import { backOff } from './clock.ts';
 import { BgwError, describeError, isPassing } from './errors.ts';
 import { EventQueue } from './events.ts';
+import { BEGIN, Frontier } from './frontier.ts';
 import type { Host } from './hosts/host.ts';
 import { ProcessHost } from './hosts/process-host.ts';
 import { Roster } from './hosts/roster.ts';
@@ -55,6 +56,7 @@ export class Controller {
   /** The last look was only for what was launched. */
   #wasHurried = false;
   readonly #vigil: Vigil;
+  readonly #frontier: Frontier;
   readonly #events: EventQueue;
   readonly #observe: Observe;
   readonly #node: Node;
@@ -70,6 +72,7 @@ export class Controller {
     const { clock, maxWorkerProcesses } = options;
     this.#options = options;
     this.#vigil = new Vigil(clock);
+    this.#frontier = new Frontier(clock);
     this.#libraries = options.libraries;
     this.#early = [...(options.early ?? [])];
     this.#events = new EventQueue(clock, () => this.#alarm.ring());
@@ -169,7 +172,7 @@ export class Controller {
       if (this.#vigil.isWanted()) this.#vigil.keep(await this.#node.stayAwake());
       const wakeMs = await this.#exchange(this.#roster.room());
       busy = this.#alarm.isRung ? busy + 1 : 0;
-      await this.#alarm.wait(Math.min(wakeMs, this.#vigil.nextLook()));
+      await this.#alarm.wait(Math.min(wakeMs, this.#vigil.nextLook(), this.#frontier.nextLook()));
       await this.#waitForMore(busy);
     }
   }
@@ -192,10 +195,13 @@ export class Controller {
     const events = this.#events.batch();
     // Not twice in a row: what is left for the next one is not to wait for ever.
     const hurried: boolean = this.#isRung && !this.#wasHurried && events.length === 0;
+    const isPoll = !this.#isRung && events.length === 0 && this.#vigil.nextLook() === Infinity;
     this.#isRung = false;
     this.#wasHurried = hurried;
-    const { orders, wakeMs } = await this.#node.exchange(events, { room, hurried });
+    const since = room > 0 ? this.#frontier.next() : BEGIN;
+    const { orders, wakeMs, firstTurn } = await this.#node.exchange(events, { room, hurried, since, isPoll });
     this.#events.reported(events);
+    if (room > 0) this.#frontier.advance(orders.length, firstTurn);
     for (const order of orders) {
       if (order.kind === 'leave') this.#pool.leave(order.database);
       else this.#roster.obey(order);

@@ -10,7 +10,7 @@ import { BgwError, describeError, type ErrorDescription } from './errors.ts';
 import { Lease } from './lease.ts';
 import type { LoadedLibrary } from './libraries.ts';
 import type { Observe } from './observation.ts';
-import type { Claim, Event, Order, StartOrder } from './orders.ts';
+import type { Answered, Claim, Event, StartOrder } from './orders.ts';
 import type { Signaller } from './sessions/cancel.ts';
 import type { Backend } from './sessions/session.ts';
 import { Standby } from './standby.ts';
@@ -86,7 +86,7 @@ export class Node implements Signaller {
     this.#catalog = catalog;
   }
 
-  async exchange(events: readonly Event[], demand: Demand): Promise<{ orders: Order[]; wakeMs: number }> {
+  async exchange(events: readonly Event[], demand: Demand): Promise<Answered> {
     const startedAt = this.#options.clock.monotonic();
     const answer = this.#standby
       ? await this.#standby.exchange(events, demand.room)
@@ -189,12 +189,12 @@ export class Node implements Signaller {
   }
 
   /** Joins the server that was a standby. What ran there has no claim: it is ended, and started again by the normal path. */
-  async #joinPromoted(): Promise<{ orders: Order[]; wakeMs: number }> {
+  async #joinPromoted(): Promise<Answered> {
     this.#options.observe({ kind: 'standby_promoted', node: this.#options.nodeName });
     await this.#endStandby('promoted');
     await this.#catalog?.close();
     await this.connect();
-    return { orders: [], wakeMs: 0 };
+    return { orders: [], wakeMs: 0, firstTurn: null };
   }
 
   async #endStandby(why: 'promoted' | 'standby_lost'): Promise<void> {

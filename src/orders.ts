@@ -136,11 +136,20 @@ type Sent<Given> = Given extends Attempt ? Omit<Given, 'settings'> & { overrides
 interface Answer {
   orders: Sent<Order>[][];
   settings: SettingValue[] | null;
+  first_turn: number | null;
   wake_ms: number;
 }
 
-/** What bgw.take_orders answered: orders, each with the settings of its process, and in how many milliseconds to look again. */
-export function decodeOrders(text: string): { orders: Order[]; wakeMs: number } {
+/** What a node is to do, and in how many milliseconds to ask again. */
+export interface Answered {
+  orders: Order[];
+  wakeMs: number;
+  /** The earliest turn of what was claimed and takes a slot; null: nothing was. */
+  firstTurn: number | null;
+}
+
+/** What bgw.take_orders answered; each order with the settings of its process. */
+export function decodeOrders(text: string): Answered {
   const answer = JSON.parse(text) as Answer;
   const settings = answer.settings ?? [];
   const orders = answer.orders.flat().map((given): Order => {
@@ -148,7 +157,7 @@ export function decodeOrders(text: string): { orders: Order[]; wakeMs: number } 
     // Not copied: there are hundreds.
     return Object.assign(given, { settings: override(settings, given.overrides) });
   });
-  return { orders, wakeMs: answer.wake_ms };
+  return { orders, wakeMs: answer.wake_ms, firstTurn: answer.first_turn };
 }
 
 /** What bgw.standby_workers answered: definitions, each with the settings of its worker. */

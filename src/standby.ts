@@ -9,7 +9,7 @@ import type { Catalog } from './catalog.ts';
 import type { Clock } from './clock.ts';
 import { BgwError, describeError } from './errors.ts';
 import type { Observe } from './observation.ts';
-import { type Event, localRunId, type Order, type StandbyWorker, type StartOrder } from './orders.ts';
+import { type Answered, type Event, localRunId, type Order, type StandbyWorker, type StartOrder } from './orders.ts';
 
 export interface StandbyOptions {
   catalog: Catalog;
@@ -51,7 +51,7 @@ export class Standby {
   }
 
   /** Takes in what ended and answers with orders; `room` as for bgw.take_orders. undefined: the server was promoted. */
-  async exchange(events: readonly Event[], room: number): Promise<{ orders: Order[]; wakeMs: number } | undefined> {
+  async exchange(events: readonly Event[], room: number): Promise<Answered | undefined> {
     const { catalog, clock, libraries } = this.#options;
     for (const event of events) {
       if (event.kind === 'exited') await this.#settle(event);
@@ -65,7 +65,7 @@ export class Standby {
       runId === undefined ? startsAt - clock.monotonic() : POLL_EVERY,
     );
     // What is due and waits, for a slot or for another controller, is looked at with the rest.
-    return { orders, wakeMs: Math.min(POLL_EVERY, ...waits.filter((wait) => wait > 0)) };
+    return { orders, wakeMs: Math.min(POLL_EVERY, ...waits.filter((wait) => wait > 0)), firstTurn: null };
   }
 
   async #settle({ run_id, exit_code }: Extract<Event, { kind: 'exited' }>): Promise<void> {

@@ -1,4 +1,7 @@
 /** bgw_launch_sql: any SQL, once, in the background; and what its history says. */
+import { Socket } from 'node:net';
+import { connectionConfig } from '../src/connection.ts';
+import { Session } from '../src/sessions/session.ts';
 import { expect, spawnController, startController, test } from './support/controller.ts';
 import type { TestDatabase } from './support/database.ts';
 import { until } from './support/until.ts';
@@ -173,6 +176,45 @@ test('an atomic call of a procedure that commits is refused, and leaves nothing 
   expect(await run(db, 'CALL commits()', `, mode => 'atomic'`)).toMatchObject({ status: 'failed', sqlstate: '2D000' });
   expect(await db.value('SELECT count(*)::int FROM item')).toBe(0);
 });
+
+test.for([true, false])(
+  'an atomic command whose transaction could not begin does not run, one of many: %s (I4)',
+  async (isOneOfMany, { db }) => {
+    await db.query('CREATE TABLE item (n int)');
+    // What is sent arrives with a BEGIN that fails, as one that is cancelled does.
+    const stream = (): Socket => {
+      const socket = new Socket();
+      socket.once('connect', () => {
+        const write = socket.write.bind(socket);
+        socket.write = (data: Uint8Array | string): boolean =>
+          write(
+            Buffer.from(data as Uint8Array)
+              .toString('latin1')
+              .replace('BEGIN;', 'BEGUN;'),
+            'latin1',
+          );
+      });
+      return socket;
+    };
+    const connection = { ...connectionConfig({ url: db.url, env: {} }), stream };
+    const registry = { registerSession: () => Promise.resolve('') };
+    const session = await Session.open(connection, { settings: [], names: {} }, registry);
+    for (const text of ['DO $$ BEGIN INSERT INTO item VALUES (1); END $$', 'INSERT INTO item VALUES (2)']) {
+      const outcome = await session.run({
+        before: ['BEGIN'],
+        names: { 'bgw.handle': '1' },
+        settings: [],
+        command: { text },
+        after: ['SELECT 1', 'COMMIT'],
+        isOneOfMany,
+      });
+      expect(outcome.error).toMatchObject({ code: '42601' });
+      expect(await session.reset()).toBe(true);
+    }
+    await session.close();
+    expect(await db.value('SELECT count(*)::int FROM item')).toBe(0);
+  },
+);
 
 test('an atomic run whose backend dies leaves nothing and is not run again (I4)', async ({ db, controller }) => {
   await db.query('CREATE TABLE item (n int)');

@@ -3,19 +3,19 @@
 -- The claim counts as the begin of the run: a node claims what it starts now or within moments (src/hosts/backlog.ts), and returns the rest.
 -- Next: the order goes to src/hosts/sql-host.ts or src/hosts/process-host.ts, which report to sql/control/report.sql.
 
-CREATE OR REPLACE FUNCTION bgw.claim_startable(node bgw.node, slots boolean, room integer) RETURNS json
+CREATE OR REPLACE FUNCTION bgw.claim_startable(node bgw.node, slots boolean, room integer, since double precision, OUT orders json, OUT first_turn double precision)
 LANGUAGE plpgsql
 AS $$
 DECLARE
     present timestamptz := bgw.now();
-    orders json;
 BEGIN
     WITH claimed AS (
         UPDATE bgw.process SET node_id = node.id, epoch = node.epoch, run_id = pg_catalog.nextval('bgw.run_id'), claimed_at = present, next_start = NULL
         -- An array: by the primary key, whatever the planner believes of the table.
         WHERE process.id = ANY (ARRAY(
             SELECT process.id FROM bgw.process LEFT JOIN bgw.worker ON worker.id = process.worker_id
-            WHERE process.run_id IS NULL AND process.owner = node.login AND process.takes_slot = slots AND process.stop_requested_at IS NULL
+            WHERE process.run_id IS NULL AND process.owner = node.login AND process.takes_slot = slots AND process.turn >= since
+              AND process.stop_requested_at IS NULL
               AND (process.next_start IS NULL OR process.next_start <= present)
               -- A command of this database is what most are: nothing more is to be asked of it.
               AND CASE WHEN process.worker_id IS NULL AND process.database IS NULL THEN process.command IS NOT NULL
@@ -27,7 +27,7 @@ BEGIN
             FOR NO KEY UPDATE OF process SKIP LOCKED))
         RETURNING process.*
     )
-    SELECT pg_catalog.json_agg(started) INTO orders
+    SELECT coalesce(pg_catalog.json_agg(started), '[]'), (SELECT min(claimed.turn) FROM claimed) INTO orders, first_turn
     FROM (SELECT 'start' AS kind, claimed.id::text AS handle, claimed.run_id::text AS run_id, claimed.name, claimed.main_arg::text AS main_arg,
                  coalesce(worker.command, claimed.command) AS command, coalesce(worker.mode, claimed.mode) AS mode,
                  worker.library_name, worker.function_name, worker.flags, pg_catalog.date_part('epoch', coalesce(worker.timeout, claimed.timeout)) AS timeout,
@@ -38,12 +38,11 @@ BEGIN
                       THEN bgw.order_overrides(claimed.owner, bgw.overrides(worker.settings, claimed.settings)) END AS overrides
           FROM claimed LEFT JOIN bgw.worker ON worker.id = claimed.worker_id
           ORDER BY claimed.turn, claimed.id) AS started;
-    RETURN coalesce(orders, '[]');
 END;
 $$;
-COMMENT ON FUNCTION bgw.claim_startable(bgw.node, boolean, integer) IS
-'Claims what this node can start now and returns its start orders, in order of turn.  slots: whether to claim what takes a slot, or what naps
-between its runs.  room: how many at most.';
+COMMENT ON FUNCTION bgw.claim_startable(bgw.node, boolean, integer, double precision) IS
+'Claims what this node can start now and returns its start orders, in order of turn, and the turn of the first; NULL: there is none.  slots: whether to
+claim what takes a slot, or what naps between its runs.  room: how many at most.  since: nothing that has an earlier turn.';
 
 CREATE OR REPLACE FUNCTION bgw.may_start(process bgw.process, worker bgw.worker, node bgw.node) RETURNS boolean
 LANGUAGE plpgsql STABLE

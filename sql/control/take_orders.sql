@@ -2,7 +2,8 @@
 -- Called by src/catalog.ts together with bgw.report, in one round trip: the two are the whole protocol.
 -- Lock order: node, then process by handle.  Next: sql/control/claim_startable.sql, then src/controller.ts obeys.
 
-CREATE OR REPLACE FUNCTION bgw.take_orders(node_id bigint, epoch integer, room integer, hurried boolean DEFAULT false) RETURNS json
+CREATE OR REPLACE FUNCTION bgw.take_orders(node_id bigint, epoch integer, room integer, hurried boolean DEFAULT false,
+    since double precision DEFAULT '-infinity', is_poll boolean DEFAULT true) RETURNS json
 LANGUAGE plpgsql
 AS $$
 DECLARE
@@ -13,17 +14,18 @@ DECLARE
     leaves jsonb := '[]';
     naps json := '[]';
     starts json := '[]';
+    first_turn double precision;
     wake_ms double precision := 10;
 BEGIN
     -- Not past a signal: it may be for what would be started.
     IF hurried AND room > 0 AND NOT EXISTS (SELECT FROM bgw.signal) THEN
-        starts := bgw.claim_startable(node, true, room);
+        SELECT * INTO starts, first_turn FROM bgw.claim_startable(node, true, room, since);
     END IF;
     IF pg_catalog.json_array_length(starts) = 0 THEN
-        seen := bgw.look(node.id, node.login);
+        seen := bgw.look(node.id, node.login, since, is_poll);
         IF seen.chores THEN
             all_settled := bgw.do_chores(node.id, seen);
-            seen := bgw.look(node.id, node.login);
+            seen := bgw.look(node.id, node.login, since, is_poll);
         END IF;
         IF seen.notices THEN
             signals := bgw.deliver_signals(node.id);
@@ -32,10 +34,10 @@ BEGIN
         END IF;
         -- Napping workers take no slot; 500 at a time keep one turn short.
         IF seen.naps AND room >= 0 THEN
-            naps := bgw.claim_startable(node, false, 500);
+            naps := (bgw.claim_startable(node, false, 500, '-infinity')).orders;
         END IF;
         IF seen.starts AND room > 0 THEN
-            starts := bgw.claim_startable(node, true, room);
+            SELECT * INTO starts, first_turn FROM bgw.claim_startable(node, true, room, since);
         END IF;
         -- 0 would spin on what other nodes hold locked.
         wake_ms := CASE WHEN all_settled THEN greatest(1, pg_catalog.ceil(pg_catalog.date_part('epoch', seen.due_at - bgw.now()) * 1000)) ELSE 100 END;
@@ -45,14 +47,17 @@ BEGIN
         -- A node logs in as the owner of all that it runs.
         'settings', CASE WHEN signals <> '[]' OR pg_catalog.json_array_length(naps) > 0 OR pg_catalog.json_array_length(starts) > 0
                          THEN bgw.settings_of(node.login) END,
+        'first_turn', first_turn,
         'wake_ms', wake_ms);
 END;
 $$;
-COMMENT ON FUNCTION bgw.take_orders(bigint, integer, integer, boolean) IS
+COMMENT ON FUNCTION bgw.take_orders(bigint, integer, integer, boolean, double precision, boolean) IS
 'Orders for a node: {orders: lists of {kind: start | signal | leave, handle, run_id, overrides, ...}, settings: those of its login, if there is an order that
-needs them, wake_ms}.
+needs them, first_turn: the earliest of what takes a slot and was claimed, wake_ms}.
 room: how many more processes that take a slot it can start now or within moments; negative: none at all, it is stopping.
 hurried: the node was rung, most likely for a launch: where there is something to start and no signal, everything else is left to the next call, in 10 ms.
+since: what takes a slot and has an earlier turn is left to a call with the default (src/frontier.ts).
+is_poll: nobody has rung, the node has nothing to report, and it has not promised to look.
 Errors: WK001 the node was fenced.';
 
 CREATE OR REPLACE FUNCTION bgw.do_chores(node_id bigint, seen record) RETURNS boolean

@@ -108,14 +108,15 @@ export class Session {
     const difference = this.#configuration.difference(settings);
     const opening = [...(difference ? [difference] : []), ...before, ...this.#configuration.naming(names)].join('; ');
     const replies: Reply[] = [];
-    // Were a value refused, a command sent along would run without it.
-    if (difference !== this.#taken) {
+    const isNew = difference !== this.#taken;
+    const isWhole = !isNew && isOneOfMany && isPlain(command.text);
+    const isOpened = isNew || (before.length > 0 && !isWhole);
+    // Were a value refused, a command sent along would run without it; were the BEGIN cancelled, it would run without that.
+    if (isOpened) {
       replies.push(...(await this.#wire.send([{ text: opening, isOpening: true }])));
       if (replies[0]?.error) return { commandTag: undefined, rows: undefined, error: replies[0].error };
       this.#taken = difference;
     }
-    const isOpened = replies.length > 0;
-    const isWhole = !isOpened && isOneOfMany && isPlain(command.text);
     // Nothing behind a COMMIT: a cancel that came during it would be an error of what has been done.
     const closing = [NO_TIMEOUT, ...after];
     if (isWhole) {
