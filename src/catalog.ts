@@ -42,7 +42,7 @@ export interface Demand {
   hurried: boolean;
   /** Nothing that has an earlier turn. */
   since: number;
-  /** Only time has passed. */
+  /** It has slept, nobody has rung, and it has nothing to report. */
   isPoll: boolean;
 }
 

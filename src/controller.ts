@@ -45,6 +45,8 @@ const REPORTS_TOGETHER = 5;
 /** After so many looks in a row during each of which it was rung again, a node waits as many milliseconds before the next: one look then does for several. */
 const BUSY_AFTER = 8;
 const LOOKS_APART = 2;
+/** Milliseconds that a node sleeps at least before it looks whether anything is registered at all. */
+const POLL = 1000;
 
 export class Controller {
   readonly #options: ControllerOptions;
@@ -55,6 +57,8 @@ export class Controller {
   #isRung = false;
   /** The last look was only for what was launched. */
   #wasHurried = false;
+  /** After the last look there was nothing to do for as long as a poll lasts, unless somebody rang. */
+  #hasSlept = false;
   readonly #vigil: Vigil;
   readonly #frontier: Frontier;
   readonly #events: EventQueue;
@@ -172,7 +176,9 @@ export class Controller {
       if (this.#vigil.isWanted()) this.#vigil.keep(await this.#node.stayAwake());
       const wakeMs = await this.#exchange(this.#roster.room());
       busy = this.#alarm.isRung ? busy + 1 : 0;
-      await this.#alarm.wait(Math.min(wakeMs, this.#vigil.nextLook(), this.#frontier.nextLook()));
+      const pause = Math.min(wakeMs, this.#vigil.nextLook(), this.#frontier.nextLook());
+      await this.#alarm.wait(pause);
+      this.#hasSlept = pause >= POLL;
       await this.#waitForMore(busy);
     }
   }
@@ -195,7 +201,7 @@ export class Controller {
     const events = this.#events.batch();
     // Not twice in a row: what is left for the next one is not to wait for ever.
     const hurried: boolean = this.#isRung && !this.#wasHurried && events.length === 0;
-    const isPoll = !this.#isRung && events.length === 0 && this.#vigil.nextLook() === Infinity;
+    const isPoll = this.#hasSlept && !this.#isRung && events.length === 0;
     this.#isRung = false;
     this.#wasHurried = hurried;
     const since = room > 0 ? this.#frontier.next() : BEGIN;

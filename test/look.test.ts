@@ -60,6 +60,19 @@ test('a node sees what there is to do, each part by itself', async ({ db }) => {
   }
 });
 
+test('whether anything is registered only a poll asks: the next one is later if nothing is', async ({ db }) => {
+  const { nodeId, epoch } = await joinNode(db);
+  const wait = (isPoll: boolean): Promise<number> =>
+    db.value(
+      `SELECT round((bgw.take_orders(${nodeId}, ${epoch}, 8, is_poll => ${isPoll}) ->> 'wake_ms')::numeric / 1000)::int`,
+    );
+  expect(await wait(false)).toBe(2);
+  expect(await wait(true)).toBe(4);
+  await db.query(LAUNCH);
+  await db.query(`UPDATE bgw.process SET next_start = clock_timestamp() + interval '1 hour'`);
+  expect(await wait(true)).toBe(2);
+});
+
 test('what a chore has left is seen in the same turn', async ({ db }) => {
   await db.query(`SELECT bgw_register('w', 'SELECT 1'), bgw_schedule('s', '1 hour', worker => 'w')`);
   const { nodeId, epoch } = await joinNode(db);

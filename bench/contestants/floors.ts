@@ -1,7 +1,7 @@
 /**
  * What a launcher cannot go below: plain statements of node-postgres, without history, retries or restarts.
  * Notify floor: a NOTIFY to a warm connection that runs one statement, nothing stored.  Durable floor: row and NOTIFY, claim,
- * run.  Batch floor: eight connections that claim and complete 500 jobs at a time.  Single floor: the same one by one.
+ * run; each in a process of its own, as every launcher is (bench/programs/floor.mjs).  Batch floor: eight connections that claim and complete 500 jobs at a time.  Single floor: the same one by one.
  */
 import { fork } from 'node:child_process';
 import { once } from 'node:events';
@@ -28,49 +28,37 @@ import {
 const CONNECTIONS = 8;
 const BATCH = 500;
 
-export async function floorLaunchers(database: Database): Promise<Launcher[]> {
-  await createSeen(database);
-  return [await notifyFloor(database), await durableFloor(database)];
-}
-
-async function notifyFloor({ client, connect }: Database): Promise<Launcher> {
-  const listener = await connect();
-  await listener.query('LISTEN bench_notify');
-  const launch = async (): Promise<number> => {
-    const id = nextId();
-    const seen = once(listener, 'notification').then(() => listener.query(SEE, [id]));
-    const from = await serverTime(client);
-    await client.query('NOTIFY bench_notify');
-    await seen;
-    return seenAfter(client, from, id);
-  };
-  return { name: 'notify floor', launch };
-}
-
 const CREATE_QUEUE = `CREATE TABLE IF NOT EXISTS bench.queue (
   id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, claimed_at timestamptz)`;
-const ADD = `WITH queued AS (INSERT INTO bench.queue DEFAULT VALUES RETURNING id)
-  SELECT pg_notify('bench_queue', '') FROM queued`;
+const add = (payload: string): string => `WITH queued AS (INSERT INTO bench.queue DEFAULT VALUES RETURNING id)
+  SELECT pg_notify('bench_queue', ${payload}) FROM queued`;
 const CLAIM = `UPDATE bench.queue SET claimed_at = clock_timestamp() WHERE id = ANY (ARRAY(
   SELECT id FROM bench.queue WHERE claimed_at IS NULL ORDER BY id FOR UPDATE SKIP LOCKED LIMIT $1)) RETURNING id`;
 const COMPLETE = 'DELETE FROM bench.queue WHERE id = ANY ($1)';
 
-async function durableFloor({ client, connect }: Database): Promise<Launcher> {
-  await client.query(CREATE_QUEUE);
-  const listener = await connect();
-  await listener.query('LISTEN bench_queue');
+export async function floorLaunchers(database: Database): Promise<Launcher[]> {
+  await createSeen(database);
+  await database.client.query(CREATE_QUEUE);
+  return [
+    await floorLauncher(database, 'notify floor', `SELECT pg_notify('bench_notify', $1)`, { channel: 'bench_notify' }),
+    await floorLauncher(database, 'durable floor', add('$1'), { channel: 'bench_queue', claim: CLAIM }),
+  ];
+}
+
+/** The process ends with its connection. */
+async function floorLauncher({ url, client }: Database, name: string, sql: string, floor: object): Promise<Launcher> {
+  const program = join(root, 'bench', 'programs', 'floor.mjs');
+  const child = fork(program, [JSON.stringify({ url, see: SEE, ...floor })], { execArgv: [] });
+  await once(child, 'message');
   const launch = async (): Promise<number> => {
     const id = nextId();
-    const seen = once(listener, 'notification').then(async () => {
-      await listener.query(CLAIM, [1]);
-      await listener.query(SEE, [id]);
-    });
+    const seen = once(child, 'message');
     const from = await serverTime(client);
-    await client.query(ADD);
+    await client.query(sql, [String(id)]);
     await seen;
     return seenAfter(client, from, id);
   };
-  return { name: 'durable floor', launch };
+  return { name, launch };
 }
 
 /** A process of Node.js for each launch. */
@@ -100,7 +88,7 @@ export async function floorCaller(database: Database): Promise<Caller> {
   worker.on('notification', () => void work());
   return {
     name: 'row + notify',
-    call: sqlCall(database, ADD),
+    call: sqlCall(database, add(`''`)),
     settle: () =>
       until(async () => {
         // A notification that came while the last batch was claimed has been passed over.

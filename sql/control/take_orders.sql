@@ -57,7 +57,7 @@ needs them, first_turn: the earliest of what takes a slot and was claimed, wake_
 room: how many more processes that take a slot it can start now or within moments; negative: none at all, it is stopping.
 hurried: the node was rung, most likely for a launch: where there is something to start and no signal, everything else is left to the next call, in 10 ms.
 since: what takes a slot and has an earlier turn is left to a call with the default (src/frontier.ts).
-is_poll: nobody has rung, the node has nothing to report, and it has not promised to look.
+is_poll: the node has slept, nobody has rung, and it has nothing to report.
 Errors: WK001 the node was fenced.';
 
 CREATE OR REPLACE FUNCTION bgw.do_chores(node_id bigint, seen record) RETURNS boolean
