@@ -30,12 +30,16 @@ export async function eachSecond(scheduler: Scheduler, count: number, seconds: n
   await client.query('TRUNCATE bench.start');
   const from = await value<Date>(client, 'SELECT clock_timestamp()');
   await pause(seconds * 1000);
-  const { rows } = await client.query<{ late: number | null }>(
-    `SELECT greatest(0, date_part('epoch', at - lag(at) OVER (PARTITION BY name ORDER BY at)) * 1000 - 1000) AS late
-     FROM bench.start`,
+  const { rows } = await client.query<{ jobs: number; starts: number; gaps: number[] }>(
+    `SELECT count(DISTINCT name)::int AS jobs, count(*)::int AS starts, coalesce(array_agg(gap) FILTER (WHERE gap IS NOT NULL), '{}') AS gaps
+     FROM (SELECT name, date_part('epoch', at - lag(at) OVER (PARTITION BY name ORDER BY at)) AS gap FROM bench.start) AS started`,
   );
-  const missed = Math.max(0, 1 - rows.length / (count * seconds));
-  const late = rows.flatMap((row) => row.late ?? []);
+  const { jobs = 0, starts = 0, gaps = [] } = rows[0] ?? {};
+  // Between two starts of a job: at the ends of the time that is measured a late one is on the other side.
+  const between = gaps.reduce((sum, gap) => sum + Math.max(0, Math.round(gap) - 1), 0);
+  const absent = between + (count - jobs) * seconds;
+  const missed = absent / (absent + starts);
+  const late = gaps.map((gap) => Math.max(0, 1000 * (gap - 1)));
   const thirds = await thirdsSince(scheduler, from);
   await settle(scheduler);
   return { jobs: `${count} each second`, name: scheduler.name, late, missed, ...(thirds && { thirds }) };
