@@ -21,6 +21,8 @@ export interface PoolOptions {
 
 /** Milliseconds: a run of that length is worth a connection of its own. */
 const STALLED_AFTER = 10;
+/** The same while only napping workers wait, who are in no hurry: a machine that hesitates is not taken for a long run. */
+const NAPS_STALLED_AFTER = 50;
 /** Sessions beyond the slots, so that napping workers get on while long commands fill every slot; only then are they opened. */
 const SPARE = 2;
 /** Below this many sessions the pool does not wait for one to come back. */
@@ -121,7 +123,10 @@ export class Pool {
   #wait(database: string, request: Request): Promise<Session> {
     return new Promise((resolve, reject) => {
       this.#waiting.push({ database, ...request, resolve, reject });
-      if (request.isUrgent) this.#urgent += 1;
+      if (request.isUrgent) {
+        this.#urgent += 1;
+        if (this.#urgent === 1) this.#restartGrowTimer();
+      }
       this.#grow();
     });
   }
@@ -182,12 +187,15 @@ export class Pool {
     clearTimeout(this.#growTimer);
     this.#growTimer = undefined;
     if (this.#waiting.length === 0 || this.#closing) return;
-    this.#growTimer = setTimeout(() => {
-      const isFull = this.#size() >= this.#limit();
-      if (isFull) void this.#dropIdleElsewhere();
-      else if (this.#waiting.length > this.#opening) void this.#open();
-      this.#restartGrowTimer();
-    }, STALLED_AFTER);
+    this.#growTimer = setTimeout(
+      () => {
+        const isFull = this.#size() >= this.#limit();
+        if (isFull) void this.#dropIdleElsewhere();
+        else if (this.#waiting.length > this.#opening) void this.#open();
+        this.#restartGrowTimer();
+      },
+      this.#urgent > 0 ? STALLED_AFTER : NAPS_STALLED_AFTER,
+    );
   }
 
   async #dropIdleElsewhere(): Promise<void> {
