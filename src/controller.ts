@@ -204,6 +204,7 @@ export class Controller {
     const isPoll = this.#hasSlept && !this.#isRung && events.length === 0;
     this.#isRung = false;
     this.#wasHurried = hurried;
+    if (events.some(({ kind }) => kind === 'returned')) this.#frontier.rewind();
     const since = room > 0 ? this.#frontier.next() : BEGIN;
     const { orders, wakeMs, firstTurn } = await this.#node.exchange(events, { room, hurried, since, isPoll });
     this.#events.reported(events);

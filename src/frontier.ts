@@ -2,7 +2,7 @@
  * How far the claims of this node have come in the queue.  What was claimed stays in its index until a vacuum has been there,
  * which an old snapshot keeps away, and a claim that begins at the first entry walks all of it.  So a busy node begins where
  * the claim before found the first process.  Once in a while one begins at the first entry, for what stands before the
- * frontier: it was committed late, has priority, or waits again.  Called by src/controller.ts.
+ * frontier: it was committed late, or waits again.  Called by src/controller.ts.
  */
 import type { Clock } from './clock.ts';
 
@@ -55,6 +55,11 @@ export class Frontier {
       this.#endsAt = now + Math.min(LONGEST_WINDOW, Math.max(WINDOW, SHARE * (now - this.#startedAt)));
     }
     if (this.#isBusy && turn !== null) this.#turn = turn - MARGIN;
+  }
+
+  /** This node gives back what it has claimed: that is before the frontier, and comes first. */
+  rewind(): void {
+    this.#turn = BEGIN;
   }
 
   /** In how many milliseconds to claim again; Infinity: nothing has been left out. */

@@ -34,6 +34,20 @@ test('a busy one begins where it was, and once in a window at the first', () => 
   expect(whole).toBeLessThan(1000 / 40 + 40);
 });
 
+test('what is given back is looked at at once', () => {
+  const { frontier, pass } = createFrontier();
+  for (let turn = 0; turn < 100; turn += 1) {
+    frontier.next();
+    frontier.advance(10, turn);
+    pass(3);
+  }
+  expect(frontier.next()).toBeCloseTo(98.95);
+  frontier.rewind();
+  expect(frontier.next()).toBe(BEGIN);
+  frontier.advance(10, 20);
+  expect(frontier.next()).toBeCloseTo(19.95);
+});
+
 test('the longer such a claim takes, the seldomer it is made, and no seldomer than a poll', () => {
   for (const [duration, window] of [
     [10, 200],

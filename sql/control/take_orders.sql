@@ -25,6 +25,9 @@ BEGIN
         seen := bgw.look(node.id, node.login, since, is_poll);
         IF seen.chores THEN
             all_settled := bgw.do_chores(node.id, seen);
+            IF seen.schedules THEN
+                since := '-infinity';  -- what is due may have priority
+            END IF;
             seen := bgw.look(node.id, node.login, since, is_poll);
         END IF;
         IF seen.notices THEN

@@ -12,7 +12,7 @@ const AHEAD = 40;
 const MOST = 1000;
 /** Orders of one claim: while it is made, what waits already has to do for the slots. */
 const AT_ONCE = 400;
-/** Milliseconds after which an order is given back. */
+/** Milliseconds after which an order is given back, with all that wait behind it. */
 const PATIENCE = 200;
 
 export type Stock = 'none' | 'low' | 'ample';
@@ -74,9 +74,9 @@ export class Backlog {
 
   #giveBackLate(): void {
     this.#timer = undefined;
-    const late = this.#clock.monotonic() - PATIENCE;
-    const isLate = new Set(this.#waiting.filter(({ since }) => since <= late).map(({ order }) => order));
-    this.giveBackIf((order) => isLate.has(order));
+    const [first] = this.#waiting;
+    // All of them: those that were claimed later would overtake.
+    if (first && first.since <= this.#clock.monotonic() - PATIENCE) this.giveBackIf(() => true);
     if (this.#waiting.length > 0) this.#wait();
   }
 
