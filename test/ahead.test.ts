@@ -1,8 +1,11 @@
 /** What a node claims ahead of its slots (src/hosts/backlog.ts): a long run delays only itself, and nothing runs twice or is lost. */
 import { duplexPair } from 'node:stream';
+import { Backlog } from '../src/hosts/backlog.ts';
+import type { StartOrder } from '../src/orders.ts';
 import { Wire } from '../src/sessions/wire.ts';
 import { expect, test } from './support/controller.ts';
 import type { TestDatabase } from './support/database.ts';
+import { fakeClock } from './support/clock.ts';
 import { until } from './support/until.ts';
 
 /** Many short ones, so that the node claims ahead, with `long` in between, after the first half. */
@@ -35,6 +38,19 @@ test('what does not start soon is given back, and runs when there is a slot, onc
     { status: 'cancelled', runs: 3, handles: 3 },
     { status: 'done', runs: 597, handles: 597 },
   ]);
+});
+
+test('what was claimed later does not overtake what is given back', async () => {
+  const { clock, pass } = fakeClock();
+  const returned: string[] = [];
+  const backlog = new Backlog(clock, ({ handle }) => returned.push(handle));
+  backlog.push({ handle: '1' } as StartOrder);
+  pass(199);
+  backlog.push({ handle: '2' } as StartOrder);
+  pass(1);
+  await until(() => returned.length > 0, { what: 'the first to be given back' });
+  expect(returned).toEqual(['1', '2']);
+  expect(backlog.stock()).toBe('none');
 });
 
 test('another node runs what waits behind the long runs of one', async ({ db, startController }) => {

@@ -1,10 +1,10 @@
 /** Who is rung by a launch, and when: sql/doorbell.sql and src/vigil.ts. */
 import type pg from 'pg';
 import { describe } from 'vitest';
-import type { Clock } from '../src/clock.ts';
 import { Vigil } from '../src/vigil.ts';
 import { expect, spawnController, test } from './support/controller.ts';
 import type { TestDatabase } from './support/database.ts';
+import { fakeClock } from './support/clock.ts';
 import { until } from './support/until.ts';
 
 /** Counts the rings from now on. */
@@ -175,9 +175,8 @@ test('what is launched after a node was killed while awake is rung for, and run 
 
 describe('a node', () => {
   function createVigil(): { vigil: Vigil; pass: (milliseconds: number) => void } {
-    let now = 0;
-    const clock: Clock = { monotonic: () => now, sleep: () => Promise.resolve(), random: () => 0 };
-    return { vigil: new Vigil(clock), pass: (milliseconds) => (now += milliseconds) };
+    const { clock, pass } = fakeClock();
+    return { vigil: new Vigil(clock), pass };
   }
 
   test('stays awake when several backends ring at about the same time, not when one rings often', () => {

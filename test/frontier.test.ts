@@ -1,13 +1,21 @@
 /** Where in the queue the claims of a node begin (src/frontier.ts): nothing that stands before is forgotten. */
-import type { Clock } from '../src/clock.ts';
 import { BEGIN, Frontier } from '../src/frontier.ts';
 import { expect, test } from './support/controller.ts';
+import { fakeClock } from './support/clock.ts';
 import { until } from './support/until.ts';
 
 function createFrontier(): { frontier: Frontier; pass: (milliseconds: number) => void } {
-  let now = 0;
-  const clock: Clock = { monotonic: () => now, sleep: () => Promise.resolve(), random: () => 0 };
-  return { frontier: new Frontier(clock), pass: (milliseconds) => (now += milliseconds) };
+  const { clock, pass } = fakeClock();
+  return { frontier: new Frontier(clock), pass };
+}
+
+/** Claims until the frontier of a busy node is at that turn. */
+function claimTo(turn: number, { frontier, pass }: ReturnType<typeof createFrontier>): void {
+  for (let claimed = 0; claimed <= turn; claimed += 1) {
+    frontier.next();
+    frontier.advance(10, claimed);
+    pass(3);
+  }
 }
 
 test('a node that claims little begins at the first entry each time', () => {
@@ -35,12 +43,9 @@ test('a busy one begins where it was, and once in a window at the first', () => 
 });
 
 test('what is given back is looked at at once', () => {
-  const { frontier, pass } = createFrontier();
-  for (let turn = 0; turn < 100; turn += 1) {
-    frontier.next();
-    frontier.advance(10, turn);
-    pass(3);
-  }
+  const node = createFrontier();
+  const { frontier } = node;
+  claimTo(99, node);
   expect(frontier.next()).toBeCloseTo(98.95);
   frontier.rewind();
   expect(frontier.next()).toBe(BEGIN);
@@ -72,12 +77,9 @@ test('the longer such a claim takes, the seldomer it is made, and no seldomer th
 });
 
 test('a node that is no longer busy looks at what it has left out, and then as ever', () => {
-  const { frontier, pass } = createFrontier();
-  for (let claim = 0; claim < 100; claim += 1) {
-    frontier.next();
-    frontier.advance(10, claim);
-    pass(5);
-  }
+  const node = createFrontier();
+  const { frontier, pass } = node;
+  claimTo(99, node);
   frontier.next();
   expect(frontier.nextLook()).toBeGreaterThan(0);
   expect(frontier.nextLook()).toBeLessThanOrEqual(200);
@@ -107,6 +109,18 @@ test('a claim leaves what has an earlier turn to one that begins at the first', 
   expect(await claim(from)).toEqual({ handles: others, first_turn: Number(others[0]) });
   expect(await claim(from)).toEqual({ handles: [], first_turn: null });
   expect(await claim(BEGIN)).toEqual({ handles: [first], first_turn: Number(first) });
+});
+
+test('what is due by a schedule is claimed before what is behind the frontier, if it has priority', async ({ db }) => {
+  await db.query(`SELECT bgw_schedule_at('first', '2026-01-01', 'SELECT 1', priority => 5)`);
+  const { rows } = await db.query(`SELECT node_id, epoch FROM bgw.join_node('n', '{}', 8)`);
+  await db.query('SELECT bgw.take_orders($1, $2, 0)', [rows[0].node_id, rows[0].epoch]); // notes the schedule
+  await db.query(`SELECT bgw_launch_sql('SELECT 1', name => 'second')`);
+  const answer = await db.value<{ orders: { name: string }[][] }>(
+    `SELECT bgw.take_orders($1, $2, 8, since => date_part('epoch', clock_timestamp() - interval '1 s'))`,
+    [rows[0].node_id, rows[0].epoch],
+  );
+  expect(answer.orders.flat().map(({ name }) => name)).toEqual(['first', 'second']);
 });
 
 test('what commits late is started while there is much that is younger', async ({ db, startController }) => {

@@ -31,5 +31,5 @@ END;
 $$;
 COMMENT ON FUNCTION bgw.look(bigint, oid, double precision, boolean) IS
 'What there is to do for a node of that login, starts of no earlier turn than since.  chores: others, house, schedules or databases; notices: signals,
-interruptions, or processes that were stopped before they started; naps, starts: processes that wait.  due_at: when to look again: at the next restart or due time, at the latest in two seconds;
-in four if it is a poll and no process is registered.';
+interruptions, or processes that were stopped before they started; naps, starts: processes that wait.  due_at: when to look again: at the next restart
+or due time, at the latest in two seconds; in four if it is a poll and no process is registered.';
