@@ -31,7 +31,7 @@ export class EventQueue {
       this.#dropped += 1;
       return;
     }
-    this.#events.push({ ...event, at: this.#clock.monotonic() });
+    this.#events.push(Object.assign(event, { at: this.#clock.monotonic() }));
     this.#wake();
   }
 

@@ -155,7 +155,9 @@ export function decodeOrders(text: string): Answered {
   const orders = answer.orders.flat().map((given): Order => {
     if (given.kind === 'leave') return given;
     // Not copied: there are hundreds.
-    return Object.assign(given, { settings: override(settings, given.overrides) });
+    const order = given as typeof given & { settings: SettingValue[] };
+    order.settings = override(settings, given.overrides);
+    return order;
   });
   return { orders, wakeMs: answer.wake_ms, firstTurn: answer.first_turn };
 }
@@ -179,15 +181,13 @@ export function encodeEvents(events: readonly Event[], clock: Clock): string {
   return JSON.stringify(lists);
 }
 
-function flatten({ kind: _kind, at, ...event }: Event, now: number): Record<string, unknown> {
-  const flat: Record<string, unknown> = { ...event, age: Math.max(0, now - at) };
-  if ('error' in event) {
+function flatten(event: Event, now: number): Record<string, unknown> {
+  const flat: Record<string, unknown> = { ...event, kind: undefined, at: undefined, age: Math.max(0, now - event.at) };
+  if (event.kind === 'exited') {
     const { error } = event;
-    flat['error'] = undefined;
-    if (error) {
-      const { message, detail, hint, context } = error;
-      Object.assign(flat, { sqlstate: sqlstateOf(error), message, detail, hint, context });
-    }
+    if (!error) return flat; // most are of that kind, and hold no word of a worker
+    const { message, detail, hint, context } = error;
+    Object.assign(flat, { error: undefined, sqlstate: sqlstateOf(error), message, detail, hint, context });
   }
   for (const name in flat) {
     const value = flat[name];
