@@ -25,14 +25,16 @@ BEGIN
               AND NOT (process.one_at_a_time AND EXISTS (SELECT FROM bgw.process AS earlier WHERE earlier.schedule_id = process.schedule_id AND earlier.id < process.id))
             ORDER BY process.turn, process.id LIMIT room
             FOR NO KEY UPDATE OF process SKIP LOCKED))
-        RETURNING process.*
+        -- What the order is made of: a row is wide.
+        RETURNING process.id, process.run_id, process.worker_id, process.owner, process.name, process.main_arg, process.command, process.mode,
+                  process.timeout, process.database, process.settings, process.turn
     )
     SELECT coalesce(pg_catalog.json_agg(started), '[]'), (SELECT min(claimed.turn) FROM claimed) INTO orders, first_turn
     FROM (SELECT 'start' AS kind, claimed.id::text AS handle, claimed.run_id::text AS run_id, claimed.name, claimed.main_arg::text AS main_arg,
                  coalesce(worker.command, claimed.command) AS command, coalesce(worker.mode, claimed.mode) AS mode,
                  worker.library_name, worker.function_name, worker.flags, pg_catalog.date_part('epoch', coalesce(worker.timeout, claimed.timeout)) AS timeout,
                  CASE WHEN coalesce(worker.database, claimed.database) IS NULL THEN pg_catalog.current_database()
-                      ELSE bgw.database_of_process(claimed, worker) END AS database,
+                      ELSE bgw.database_of(coalesce(worker.database, claimed.database), claimed.owner, bgw.overrides(worker.settings, claimed.settings)) END AS database,
                  CASE WHEN worker.naptime IS NOT NULL THEN pg_catalog.date_part('epoch', bgw.nap_of(worker, bgw.overrides(worker.settings, claimed.settings))) END AS naptime,
                  CASE WHEN coalesce(worker.settings, claimed.settings) IS NOT NULL
                       THEN bgw.order_overrides(claimed.owner, bgw.overrides(worker.settings, claimed.settings)) END AS overrides

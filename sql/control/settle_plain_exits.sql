@@ -16,7 +16,9 @@ BEGIN
           AND process.worker_id IS NULL AND process.schedule_id IS NULL AND process.notify IS NULL
           AND process.stop_requested_at IS NULL AND NOT process.restart_requested
           AND NOT EXISTS (SELECT FROM bgw.process AS child WHERE child.parent_id = ending.handle)
-        RETURNING process.*, ending.command_tag, ending.rows, ending.session_pid, present - ending.age * interval '1 ms' AS finished_at, ending.ran_ms
+        RETURNING process.id, process.run_id, process.mode, process.name, process.owner, process.node_id, process.queued_at, process.started_at, process.claimed_at,
+                  process.main_arg, process.worker_set, process.key, ending.command_tag, ending.rows, ending.session_pid,
+                  present - ending.age * interval '1 ms' AS finished_at, ending.ran_ms
     ), consumed AS (
         DELETE FROM bgw.completed_run WHERE completed_run.run_id = ANY (ARRAY(SELECT ended.run_id FROM ended WHERE ended.mode = 'atomic'))
     )

@@ -21,7 +21,7 @@ BEGIN
     IF hurried AND room > 0 AND NOT EXISTS (SELECT FROM bgw.signal) THEN
         SELECT * INTO starts, first_turn FROM bgw.claim_startable(node, true, room, since);
     END IF;
-    IF pg_catalog.json_array_length(starts) = 0 THEN
+    IF first_turn IS NULL THEN
         seen := bgw.look(node.id, node.login, since, is_poll);
         IF seen.chores THEN
             all_settled := bgw.do_chores(node.id, seen);
@@ -48,7 +48,7 @@ BEGIN
     RETURN pg_catalog.json_build_object(
         'orders', pg_catalog.json_build_array(signals, leaves, naps, starts),
         -- A node logs in as the owner of all that it runs.
-        'settings', CASE WHEN signals <> '[]' OR pg_catalog.json_array_length(naps) > 0 OR pg_catalog.json_array_length(starts) > 0
+        'settings', CASE WHEN signals <> '[]' OR pg_catalog.json_array_length(naps) > 0 OR first_turn IS NOT NULL
                          THEN bgw.settings_of(node.login) END,
         'first_turn', first_turn,
         'wake_ms', wake_ms);

@@ -8,10 +8,10 @@ import { backOff } from '../clock.ts';
 import { describeError, isPassing } from '../errors.ts';
 import type { Severity } from '../observation.ts';
 import type { Exit, SettingValue, SignalOrder, StartOrder } from '../orders.ts';
-import { endStatement } from '../sessions/cancel.ts';
+import { Limit } from '../sessions/cancel.ts';
 import type { Pool } from '../sessions/pool.ts';
 import { lastingNames, runAtomic, runSession, type RunResult } from '../sessions/run.ts';
-import type { Session } from '../sessions/session.ts';
+import type { Backend, Session } from '../sessions/session.ts';
 import type { OnNotice } from '../sessions/wire.ts';
 import { administratorCommand, type Host, type HostContext } from './host.ts';
 
@@ -33,9 +33,12 @@ export class SqlHost implements Host {
   #isStopping = false;
   /** Set by SIGHUP, SIGUSR1 and SIGTERM: the nap is over. */
   readonly #latch = new Alarm();
-  /** The run in progress: how to cancel its statement, and how to end it by force if need be. */
-  #running: { cancel: () => void; end: () => void } | undefined;
+  /** Of the run in progress. */
+  #limit: Limit | undefined;
   #started = false;
+  /** Shows the session of a run that goes on. */
+  #showTimer: NodeJS.Timeout | undefined;
+  #isShown = false;
 
   /** `isOneOfMany`: it comes from the backlog, which there is only where runs are short. */
   constructor(order: StartOrder, isOneOfMany: boolean, pool: Pool, context: HostContext) {
@@ -61,12 +64,12 @@ export class SqlHost implements Host {
         this.#latch.ring();
         return;
       case 'SIGINT':
-        this.#running?.cancel();
+        this.#limit?.cancel();
         return;
       case 'SIGTERM':
         this.#isStopping = true;
         this.#latch.ring();
-        this.#running?.end();
+        this.#limit?.end();
         return;
       default:
         signal satisfies never;
@@ -109,10 +112,12 @@ export class SqlHost implements Host {
   }
 
   async #runOnce(session: Session): Promise<Exit> {
-    const startedAt = this.#context.clock.monotonic();
+    const { clock, server, grace } = this.#context;
+    const { backend } = session;
+    const startedAt = clock.monotonic();
     const run = this.order.mode === 'atomic' ? runAtomic : runSession;
     // What is to be done about it is done while it is under way.
-    const running = run(session, {
+    const ended = run(session, {
       order: this.order,
       command: this.#command,
       settings: this.#settings,
@@ -120,78 +125,62 @@ export class SqlHost implements Host {
       final: this.#naptime === null,
       isOneOfMany: this.#isOneOfMany,
     });
-    const hide = this.#show(session);
-    const stopLimit = this.#limit(session, running);
-    const result = await running;
-    const ranMs = this.#context.clock.monotonic() - startedAt;
-    this.#running = undefined;
-    const expired = await stopLimit();
+    this.#show(backend);
+    const limit = new Limit(server, { backend, ended, grace }, this.order.timeout);
+    this.#limit = limit;
+    if (this.#isStopping) limit.end();
+    const result = await ended;
+    const ranMs = clock.monotonic() - startedAt;
+    this.#limit = undefined;
+    const sent = limit.lift();
+    if (sent) await sent;
     // An error has rolled back, and its backend is idle or gone, before anybody hears of it.
     const released = this.#pool.release(session);
     if (result.error) await released;
-    hide();
-    const exit = this.#exitOf(result, expired, session);
-    // An attempt of a worker that naps is all its runs.
-    return this.#naptime === null ? { ...exit, ran_ms: ranMs } : exit;
+    this.#hide();
+    return this.#exitOf(result, limit.expired, { session_pid: backend.pid, ran_ms: ranMs });
   }
 
-  /** Reports the session that the process holds; returns what takes it back. */
-  #show(session: Session): () => void {
+  /** Reports the session that the process holds, if it holds it for long. */
+  #show({ pid, backendStart }: Backend): void {
     const { events, observe } = this.#context;
     const { handle, run_id, name } = this.order;
-    const { pid, backendStart } = session.backend;
     const isFirst = !this.#started;
     this.#started = true;
     if (isFirst) observe({ kind: 'worker_started', handle, name, pid });
     // A one-shot may be over before it is worth a report of its own; a worker that naps goes on.
     if (isFirst && this.#naptime !== null) events.push({ kind: 'started', handle, run_id });
-    let isShown = false;
-    const timer = setTimeout(
+    this.#isShown = false;
+    this.#showTimer = setTimeout(
       () => {
-        isShown = true;
+        this.#isShown = true;
         if (isFirst && this.#naptime === null) events.push({ kind: 'started', handle, run_id });
         events.push({ kind: 'session', handle, run_id, pid, backend_start: backendStart });
       },
       isFirst ? FIRST_SHOWN_AFTER : LATER_SHOWN_AFTER,
     );
-    return () => {
-      clearTimeout(timer);
-      if (isShown && this.#naptime !== null)
-        events.push({ kind: 'session', handle, run_id, pid: null, backend_start: null });
-    };
   }
 
-  /** What may end a run from outside: a cancel, a SIGTERM, its timeout.  Returns what takes it back and says whether it was the timeout. */
-  #limit(session: Session, running: Promise<RunResult>): () => Promise<boolean> {
-    const { server, grace } = this.#context;
-    const { backend } = session;
-    /** What is on its way to the backend. */
-    const sent: Promise<unknown>[] = [];
-    let timer: NodeJS.Timeout | undefined;
-    let isEnding = false;
-    let expired = false;
-    // As pg_cancel_backend does: a command that traps it goes on.
-    const cancel = (): void => void sent.push(server.cancelBackend(backend).catch(() => false));
-    const end = (): void => {
-      if (isEnding) return;
-      isEnding = true;
-      sent.push(endStatement(server, { backend, ended: running, grace }).catch(() => running));
-    };
-    this.#running = { cancel, end };
-    if (this.order.timeout !== null) {
-      timer = setTimeout(() => ((expired = true), end()), this.order.timeout * 1000);
-    }
-    if (this.#isStopping) end();
-    // Until a cancel has been sent the session must not be given to anybody else.
-    return async () => {
-      clearTimeout(timer);
-      await Promise.all(sent);
-      return expired;
-    };
+  #hide(): void {
+    clearTimeout(this.#showTimer);
+    if (!this.#isShown || this.#naptime === null) return;
+    const { handle, run_id } = this.order;
+    this.#context.events.push({ kind: 'session', handle, run_id, pid: null, backend_start: null });
   }
 
-  #exitOf({ error, commandTag, rows, undecided }: RunResult, expired: boolean, session: Session): Exit {
-    const result = { command_tag: commandTag, rows, undecided, session_pid: session.backend.pid };
+  #exitOf(
+    { error, commandTag, rows, undecided }: RunResult,
+    expired: boolean,
+    ran: Pick<Exit, 'session_pid' | 'ran_ms'>,
+  ): Exit {
+    const result = {
+      command_tag: commandTag,
+      rows,
+      undecided,
+      session_pid: ran.session_pid,
+      // An attempt of a worker that naps is all its runs.
+      ran_ms: this.#naptime === null ? ran.ran_ms : undefined,
+    };
     if (!error) return { exit_code: 0, ...result, done: this.#naptime === null };
     if (expired) {
       const message = `background worker "${this.order.name}" was ended by its timeout of ${this.order.timeout} s`;

@@ -19,6 +19,43 @@ export interface EndOptions {
   grace: number;
 }
 
+/** What may end a statement from outside: a cancel, a SIGTERM, its timeout. */
+export class Limit {
+  /** Whether its timeout has ended it. */
+  expired = false;
+  readonly #signaller: Signaller;
+  readonly #options: EndOptions;
+  readonly #timer: NodeJS.Timeout | undefined;
+  #isEnding = false;
+  /** What is on its way to the backend. */
+  readonly #sent: Promise<unknown>[] = [];
+
+  /** `timeout`: in seconds; null: none. */
+  constructor(signaller: Signaller, options: EndOptions, timeout: number | null) {
+    this.#signaller = signaller;
+    this.#options = options;
+    if (timeout !== null) this.#timer = setTimeout(() => ((this.expired = true), this.end()), timeout * 1000);
+  }
+
+  /** As pg_cancel_backend does: a command that traps it goes on. */
+  cancel(): void {
+    this.#sent.push(this.#signaller.cancelBackend(this.#options.backend).catch(() => false));
+  }
+
+  /** Cancels it, and terminates its backend if that does not end it. */
+  end(): void {
+    if (this.#isEnding) return;
+    this.#isEnding = true;
+    this.#sent.push(endStatement(this.#signaller, this.#options).catch(() => this.#options.ended));
+  }
+
+  /** The statement has ended.  Returns what is to be awaited before anybody else gets the session, if anything was sent. */
+  lift(): Promise<unknown> | undefined {
+    clearTimeout(this.#timer);
+    return this.#sent.length > 0 ? Promise.all(this.#sent) : undefined;
+  }
+}
+
 /** Cancels the statement; terminates its backend if it has not ended by then. */
 export async function endStatement(
   signaller: Signaller,

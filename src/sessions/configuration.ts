@@ -36,9 +36,10 @@ export class Configuration {
 
   /** The statements that set those names that are not what the session was opened with. */
   naming(names: Readonly<Record<string, string>>): string[] {
-    return Object.entries(names)
-      .filter(([name, value]) => this.#opened.get(name) !== value)
-      .map(([name, value]) => `SET ${name} = ${literal(value)}`);
+    const statements: string[] = [];
+    for (const [name, value] of Object.entries(names))
+      if (this.#opened.get(name) !== value) statements.push(`SET ${name} = ${literal(value)}`);
+    return statements;
   }
 
   /** The statement that sets what these settings have different; empty if there is nothing. */
@@ -67,5 +68,5 @@ function setting(values: Record<string, string>): string {
 
 /** Whatever standard_conforming_strings is in that session. */
 export function literal(text: string): string {
-  return `E'${text.replaceAll(/['\\]/g, '$&$&')}'`;
+  return `E'${/['\\]/.test(text) ? text.replaceAll(/['\\]/g, '$&$&') : text}'`;
 }

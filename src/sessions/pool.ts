@@ -47,12 +47,14 @@ interface Waiting extends Request {
 
 interface Idle {
   session: Session;
-  timer: NodeJS.Timeout;
+  since: number;
 }
 
 export class Pool {
   readonly #options: PoolOptions;
+  /** By database, in the order in which they came back. */
   readonly #idle = new Map<string, Idle[]>();
+  #idleTimer: NodeJS.Timeout | undefined;
   readonly #sessions = new Set<Session>();
   readonly #waiting: Waiting[] = [];
   /** How many of those who wait are urgent. */
@@ -79,7 +81,7 @@ export class Pool {
   /** Gives a session back, reset. It goes to the next who waits. */
   async release(session: Session): Promise<void> {
     this.#heldUrgently.delete(session);
-    if (!(await session.reset())) {
+    if (!session.isClean && !(await session.reset())) {
       await this.#discard(session);
       return;
     }
@@ -98,19 +100,17 @@ export class Pool {
   async close(reason: Error): Promise<void> {
     this.#closing = true;
     clearTimeout(this.#growTimer);
+    clearTimeout(this.#idleTimer);
     for (const waiting of this.#waiting.splice(0)) waiting.reject(reason);
     this.#urgent = 0;
     const idle = [...this.#idle.values()].flat();
     this.#idle.clear();
-    await Promise.all(idle.map(({ session, timer }) => (clearTimeout(timer), this.#discard(session))));
+    await Promise.all(idle.map(({ session }) => this.#discard(session)));
   }
 
   /** Closes what is idle in that database. */
   leave(database: string): void {
-    for (const { session, timer } of this.#idle.get(database) ?? []) {
-      clearTimeout(timer);
-      void this.#discard(session);
-    }
+    for (const { session } of this.#idle.get(database) ?? []) void this.#discard(session);
     this.#idle.delete(database);
   }
 
@@ -147,24 +147,33 @@ export class Pool {
 
   #takeIdle(database: string): Session | undefined {
     const idle = this.#idle.get(database);
-    for (let found = idle?.pop(); found; found = idle?.pop()) {
-      clearTimeout(found.timer);
-      if (found.session.alive) return found.session;
-    }
+    for (let found = idle?.pop(); found; found = idle?.pop()) if (found.session.alive) return found.session;
     return undefined;
   }
 
   #keepIdle(session: Session): void {
-    const timer = setTimeout(() => {
-      const idle = this.#idle.get(session.database) ?? [];
-      this.#idle.set(
-        session.database,
-        idle.filter((other) => other.session !== session),
-      );
-      void this.#discard(session);
-    }, IDLE_FOR);
-    timer.unref();
-    this.#idle.set(session.database, [...(this.#idle.get(session.database) ?? []), { session, timer }]);
+    const idle = this.#idle.get(session.database);
+    const kept = { session, since: this.#options.clock.monotonic() };
+    if (idle) idle.push(kept);
+    else this.#idle.set(session.database, [kept]);
+    // One timer for all: most are taken again at once.
+    this.#idleTimer ??= this.#closeIdleIn(IDLE_FOR);
+  }
+
+  #closeIdleIn(milliseconds: number): NodeJS.Timeout {
+    return setTimeout(() => this.#closeIdle(), milliseconds).unref();
+  }
+
+  /** Closes what has been idle for long enough. */
+  #closeIdle(): void {
+    const now = this.#options.clock.monotonic();
+    let next = Infinity;
+    for (const idle of this.#idle.values()) {
+      const fresh = idle.findIndex(({ since }) => since > now - IDLE_FOR);
+      for (const { session } of idle.splice(0, fresh < 0 ? Infinity : fresh)) void this.#discard(session);
+      if (idle[0]) next = Math.min(next, idle[0].since + IDLE_FOR - now);
+    }
+    this.#idleTimer = next < Infinity ? this.#closeIdleIn(next) : undefined;
   }
 
   #size(): number {
@@ -200,9 +209,7 @@ export class Pool {
 
   async #dropIdleElsewhere(): Promise<void> {
     const idle = [...this.#idle.values()].find((list) => list.length > 0)?.shift();
-    if (!idle) return;
-    clearTimeout(idle.timer);
-    await this.#discard(idle.session);
+    if (idle) await this.#discard(idle.session);
   }
 
   async #open(): Promise<void> {

@@ -106,47 +106,58 @@ export class Session {
   async run({ before, names, settings, command, after, isOneOfMany }: Bracketed): Promise<Outcome> {
     this.#isReset = false;
     const difference = this.#configuration.difference(settings);
-    const opening = [...(difference ? [difference] : []), ...before, ...this.#configuration.naming(names)].join('; ');
+    const opening = [...before, ...this.#configuration.naming(names)];
+    if (difference) opening.unshift(difference);
+    // Nothing behind a COMMIT: a cancel that came during it would be an error of what has been done.
+    const closing = [NO_TIMEOUT, ...after];
+    if (isOneOfMany && difference === this.#taken && isPlain(command.text))
+      return this.#runWhole(opening, command, closing);
+
     const replies: Reply[] = [];
-    const isNew = difference !== this.#taken;
-    const isWhole = !isNew && isOneOfMany && isPlain(command.text);
-    const isOpened = isNew || (before.length > 0 && !isWhole);
+    const rest: Statement[] = [{ text: opening.join('; '), isOpening: true }, command];
     // Were a value refused, a command sent along would run without it; were the BEGIN cancelled, it would run without that.
-    if (isOpened) {
-      replies.push(...(await this.#wire.send([{ text: opening, isOpening: true }])));
+    if (difference !== this.#taken || before.length > 0) {
+      replies.push(...(await this.#wire.send(rest.splice(0, 1))));
       if (replies[0]?.error) return { commandTag: undefined, rows: undefined, error: replies[0].error };
       this.#taken = difference;
     }
-    // Nothing behind a COMMIT: a cancel that came during it would be an error of what has been done.
-    const closing = [NO_TIMEOUT, ...after];
-    if (isWhole) {
-      const text = [opening, command.text, ...closing].join('; ');
-      await this.#sendAndReset([{ ...command, text, isOpening: true, behind: closing.length }], replies);
-    } else {
-      const rest: Statement[] = [...(isOpened ? [] : [{ text: opening, isOpening: true }]), command];
-      // COPY FROM STDIN would read the next statement as its data.
-      if (READS_CLIENT.test(command.text)) replies.push(...(await this.#wire.send(rest.splice(0))));
-      await this.#sendAndReset([...rest, { text: closing.join('; ') }], replies);
-    }
+    // COPY FROM STDIN would read the next statement as its data.
+    if (READS_CLIENT.test(command.text)) replies.push(...(await this.#wire.send(rest.splice(0))));
+    replies.push(...(await this.#sendAndReset([...rest, { text: closing.join('; ') }])));
     if (replies.some(({ error }) => isFatal(error))) await this.closed;
     const error = replies.slice(0, after.length > 0 ? Infinity : 2).find((reply) => reply.error)?.error;
-    // Of one statement that failed, the last command tag may be that of a SET.
-    const ofCommand = isWhole ? (error ? undefined : replies[0]) : replies[1];
-    return { commandTag: ofCommand?.commandTag, rows: ofCommand?.rows, error };
+    return { commandTag: replies[1]?.commandTag, rows: replies[1]?.rows, error };
+  }
+
+  /** What comes before the command, the command, and what comes behind it in one statement. */
+  async #runWhole(opening: readonly string[], command: Statement, closing: readonly string[]): Promise<Outcome> {
+    const text = `${opening.join('; ')}; ${command.text}; ${closing.join('; ')}`;
+    const { onNotice } = command;
+    const whole = { text, onNotice, isOpening: true, ahead: opening.length };
+    const [{ error, commandTag, rows }] = (await this.#sendAndReset([whole])) as [Reply];
+    if (isFatal(error)) await this.closed;
+    return error ? { commandTag: undefined, rows: undefined, error } : { commandTag, rows, error };
+  }
+
+  /** Whether another run can have it as it is. */
+  get isClean(): boolean {
+    return this.#isReset && this.alive;
   }
 
   /** Takes back everything the last run left: its transaction, settings, temporary tables, locks. False: it cannot be used again. */
   async reset(): Promise<boolean> {
     for (let attempt = 0; !this.#isReset && attempt < 2 && this.alive; attempt += 1) {
       // A cancel that came too late for its statement may hit this one instead.
-      await this.#sendAndReset(this.#wire.status === 'I' ? [] : [{ text: 'ROLLBACK' }], []);
+      await this.#sendAndReset(this.#wire.status === 'I' ? [] : [{ text: 'ROLLBACK' }]);
     }
-    return this.#isReset && this.alive;
+    return this.isClean;
   }
 
-  async #sendAndReset(statements: readonly Statement[], replies: Reply[]): Promise<void> {
-    replies.push(...(await this.#wire.send([...statements, RESET])));
+  /** Returns the replies to the statements. */
+  async #sendAndReset(statements: readonly Statement[]): Promise<Reply[]> {
+    const replies = await this.#wire.send([...statements, RESET]);
     this.#isReset = !replies.pop()?.error;
+    return replies;
   }
 
   /** Drops the connection, whatever runs behind it. */

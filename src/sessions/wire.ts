@@ -22,15 +22,15 @@ export type OnNotice = (notice: Notice) => void;
 
 export interface Statement {
   text: string;
-  onNotice?: OnNotice;
+  onNotice?: OnNotice | undefined;
   /** It begins with a statement of ours that takes no time. */
   isOpening?: boolean;
-  /** How many statements there are in the text behind the one whose command tag is asked for; otherwise it is the last. */
-  behind?: number;
+  /** How many statements there are in the text before the one whose command tag is asked for; otherwise it is the last. */
+  ahead?: number;
 }
 
 export interface Reply {
-  /** Command tag of the last statement that was completed, such as INSERT 0 3; see Statement.behind. */
+  /** Command tag of the last statement that was completed, such as INSERT 0 3; see Statement.ahead. */
   commandTag: string | undefined;
   /** Row count of that tag. */
   rows: number | undefined;
@@ -38,11 +38,10 @@ export interface Reply {
   error: Error | undefined;
 }
 
-interface Pending {
+interface Pending extends Reply {
   statement: Statement;
-  reply: Reply;
-  /** The last command tags. */
-  tags: Buffer[];
+  /** How many statements of its text have been completed. */
+  completed: number;
   refused: Error | undefined;
   /** Of the last of those that were sent together. */
   finish: (() => void) | undefined;
@@ -78,16 +77,19 @@ export class Wire {
 
   /** Sends statements together. Resolves when the last has ended, and never rejects. One that fails does not keep the next from running. */
   send(statements: readonly Statement[]): Promise<Reply[]> {
-    const replies = statements.map((): Reply => ({
-      commandTag: undefined,
-      rows: undefined,
-      error: undefined,
-    }));
     return new Promise((resolve) => {
-      for (const [index, reply] of replies.entries()) {
-        const finish = index === replies.length - 1 ? () => resolve(replies) : undefined;
-        this.#pending.push({ statement: statements[index] as Statement, reply, tags: [], refused: undefined, finish });
-      }
+      const replies = statements.map((statement): Pending => ({
+        commandTag: undefined,
+        rows: undefined,
+        error: undefined,
+        statement,
+        completed: 0,
+        refused: undefined,
+        finish: undefined,
+      }));
+      const last = replies.at(-1);
+      if (last) last.finish = () => resolve(replies);
+      this.#pending.push(...replies);
       if (this.#stream.writable) this.#stream.write(encode(statements));
       else this.#lose();
     });
@@ -108,7 +110,7 @@ export class Wire {
       if (bytes.length - start < kept) break;
       position = start + kept;
       this.#drop = length - kept;
-      this.#take(type, bytes.subarray(start, position));
+      this.#take(type, bytes, start, position);
     }
     this.#rest = position < bytes.length ? bytes.subarray(position) : NOTHING;
   }
@@ -117,33 +119,33 @@ export class Wire {
     return type === COMMAND_COMPLETE || type === READY_FOR_QUERY || type === ERROR || type === NOTICE;
   }
 
-  #take(type: number, payload: Buffer): void {
+  #take(type: number, bytes: Buffer, start: number, end: number): void {
     const current = this.#pending[0];
     if (!current) return; // of an idle session: a FATAL, after which it is closed
-    const { reply, statement, tags } = current;
+    const { statement } = current;
     switch (type) {
       case COMMAND_COMPLETE:
-        tags.push(payload);
-        if (tags.length > 1 + (statement.behind ?? 0)) tags.shift();
+        if ((statement.ahead ?? current.completed) === current.completed)
+          current.commandTag = bytes.toString('latin1', start, end - 1);
+        current.completed += 1;
         return;
       case ERROR:
-        reply.error ??= current.refused ?? errorOf(payload);
+        current.error ??= current.refused ?? errorOf(bytes.subarray(start, end));
         // A timeout that had passed before: whether the answer of the statement itself is still to come, nobody knows.
-        if (statement.isOpening && tags.length === 0 && isCancelled(reply.error)) {
+        if (statement.isOpening && current.completed === 0 && isCancelled(current.error)) {
           this.#stream.destroy();
           this.#lose();
         }
         return;
       case NOTICE:
-        statement.onNotice?.(noticeOf(payload));
+        statement.onNotice?.(noticeOf(bytes.subarray(start, end)));
         return;
       case COPY_IN:
         current.refused = this.#refuseCopy();
         return;
       case READY_FOR_QUERY:
-        this.status = payload.toString('latin1');
-        reply.commandTag = tags[0]?.toString('latin1', 0, tags[0].length - 1);
-        reply.rows = rowsOf(reply.commandTag);
+        this.status = bytes.toString('latin1', start, end);
+        current.rows = rowsOf(current.commandTag);
         this.#pending.shift();
         current.finish?.();
         return;
@@ -159,9 +161,9 @@ export class Wire {
   }
 
   #lose(): void {
-    for (const { reply, finish } of this.#pending.splice(0)) {
-      reply.error ??= new BgwError('08006', { message: 'the connection to the server was lost' });
-      finish?.();
+    for (const pending of this.#pending.splice(0)) {
+      pending.error ??= new BgwError('08006', { message: 'the connection to the server was lost' });
+      pending.finish?.();
     }
   }
 }
