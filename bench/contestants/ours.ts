@@ -78,7 +78,6 @@ export const ourQueues = (database: Database): Queue[] => [
   {
     name: 'pg-bgworker, atomic',
     works: ['INSERT'],
-    share: 0.25,
     drain: (work, jobs) => drain(database, work, jobs, 'atomic'),
   },
 ];
