@@ -48,7 +48,7 @@ const FULL = {
   processEvery: 12,
   pollingEvery: 50,
   calls: { rounds: 3, seconds: 1.5 },
-  throughput: { rounds: 3, jobs: 20_000 },
+  throughput: { warmUp: 1, rounds: 5, jobs: 20_000 },
   slow: { jobs: 2000, seconds: 5 },
   schedules: { seconds: 20, eachSecond: [1, 100, 500], oneMinute: 500 },
   idle: { windows: 3, seconds: 7, many: 10_000, watched: 65, warmUp: 60_000 },
@@ -59,7 +59,7 @@ const QUICK: typeof FULL = {
   processEvery: 15,
   pollingEvery: 15,
   calls: { rounds: 1, seconds: 0.3 },
-  throughput: { rounds: 1, jobs: 1000 },
+  throughput: { warmUp: 0, rounds: 1, jobs: 1000 },
   slow: { jobs: 500, seconds: 3 },
   schedules: { seconds: 5, eachSecond: [20], oneMinute: 20 },
   idle: { windows: 1, seconds: 3, many: 1000, watched: 3, warmUp: 2000 },
@@ -140,7 +140,7 @@ async function throughput(native: Native): Promise<NonNullable<Comparison['throu
     await bossQueue(stage, 4),
     ...nativeQueues(await stage.open(native.url), native.kinds),
   ];
-  return await measureThroughput(queues, size.throughput.rounds, size.throughput.jobs);
+  return await measureThroughput(queues, size.throughput);
 }
 
 async function slowJob(): Promise<SlowJob> {

@@ -26,7 +26,7 @@ try {
     ...ourProcessLaunchers(bench, EVERY),
   ];
   const latency = await measureLatency(launchers, size.turns, size.rounds);
-  const drains = await measureThroughput([...floorQueues(bench), ...ourQueues(bench)], size.rounds, size.jobs);
+  const drains = await measureThroughput([...floorQueues(bench), ...ourQueues(bench)], { ...size, warmUp: 0 });
   const report = [
     latencyTable('launch to first own statement, ms', latency, 'durable floor'),
     rateTable(`SELECT 1, jobs per second of ${size.jobs} queued`, drains['SELECT 1'], 'batch floor'),

@@ -5,11 +5,17 @@ import { compared, type Sample } from './result.ts';
 /** Fewer than that would measure how a worker wakes. */
 const FEWEST_JOBS = 200;
 
+export interface ThroughputSize {
+  /** Rounds whose rates are thrown away: V8 compiles what a program does again and again, plans and caches get warm. */
+  warmUp: number;
+  rounds: number;
+  jobs: number;
+}
+
 /** Jobs per second by kind of work. */
 export async function measureThroughput(
   queues: readonly Queue[],
-  rounds: number,
-  jobs: number,
+  { warmUp, rounds, jobs }: ThroughputSize,
 ): Promise<Record<Work, Sample[]>> {
   const samples = (work: Work): Sample[] =>
     compared(
@@ -17,12 +23,12 @@ export async function measureThroughput(
       rounds,
     );
   const result: Record<Work, Sample[]> = { 'SELECT 1': samples('SELECT 1'), INSERT: samples('INSERT') };
-  for (let round = 0; round < rounds; round += 1)
+  for (let round = -warmUp; round < rounds; round += 1)
     for (const work of WORKS)
       for (const { name, works, share = 1, drain } of queues) {
         if (!works.includes(work)) continue;
         const rate = await drain(work, Math.max(FEWEST_JOBS, jobs * share));
-        result[work].find((sample) => sample.name === name)?.rounds[round]?.push(rate);
+        if (round >= 0) result[work].find((sample) => sample.name === name)?.rounds[round]?.push(rate);
       }
   return result;
 }

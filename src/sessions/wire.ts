@@ -125,7 +125,7 @@ export class Wire {
     const { statement } = current;
     switch (type) {
       case COMMAND_COMPLETE:
-        if ((statement.ahead ?? current.completed) === current.completed)
+        if (statement.ahead === undefined || statement.ahead === current.completed)
           current.commandTag = bytes.toString('latin1', start, end - 1);
         current.completed += 1;
         return;
