@@ -219,7 +219,11 @@ test.for([true, false])(
 test('an atomic run whose backend dies leaves nothing and is not run again (I4)', async ({ db, controller }) => {
   await db.query('CREATE TABLE item (n int)');
   const command = 'INSERT INTO item VALUES (1); SELECT pg_terminate_backend(pg_backend_pid())';
-  expect(await run(db, command, `, mode => 'atomic'`)).toMatchObject({ status: 'failed', sqlstate: '57P01' });
+  expect(await run(db, command, `, mode => 'atomic'`)).toMatchObject({
+    status: 'failed',
+    sqlstate: '57P01',
+    command_tag: null,
+  });
   expect(await db.value('SELECT count(*)::int FROM item')).toBe(0);
   expect(controller.observations.filter(({ kind }) => kind === 'worker_started')).toHaveLength(1);
   // Nor could it commit any more.
