@@ -53,6 +53,12 @@ test('mode session runs what cannot run in a transaction', async ({ db, controll
     exit_code: 0,
   });
   expect(await db.value('SELECT count(*)::int FROM item')).toBe(7);
+  expect(await run(db, 'INSERT INTO item VALUES (8); SELECT 1 / 0')).toMatchObject({
+    status: 'failed',
+    command_tag: null,
+    rows: null,
+  });
+  expect(await db.value('SELECT count(*)::int FROM item'), 'rolled back, as in psql').toBe(7);
 });
 
 test('mode atomic commits the effect and its completion together (I4)', async ({ db, controller }) => {
@@ -237,6 +243,7 @@ test('an atomic command that fails at commit leaves nothing, and says why', asyn
   expect(await run(db, 'INSERT INTO item VALUES (1), (1)', `, mode => 'atomic'`)).toMatchObject({
     status: 'failed',
     sqlstate: '23505',
+    command_tag: null,
   });
   expect(await db.value('SELECT count(*)::int FROM item')).toBe(0);
 });

@@ -13,7 +13,7 @@ CREATE OR REPLACE VIEW public.bgw_run_history AS
     FROM bgw.read_runs() AS run;
 COMMENT ON VIEW public.bgw_run_history IS
 'Finished runs of the last seven days, 1,000 per worker and some 100,000 of bgw_launch_sql.  status: done, failed, cancelled (somebody asked for it), expired (its timeout),
-lost (its node died).  exit_code NULL: killed or never started.  command_tag, rows: of the last statement.  pid: the backend it ran in.  gave_up: why it
+lost (its node died).  exit_code NULL: killed or never started.  command_tag, rows: of the last statement, if it is done.  pid: the backend it ran in.  gave_up: why it
 was not started again.  worker_set, key: given to bgw_launch.
 Example: SELECT * FROM bgw_run_history ORDER BY finished_at DESC LIMIT 10;';
 GRANT SELECT ON public.bgw_run_history TO PUBLIC;

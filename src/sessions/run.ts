@@ -6,7 +6,7 @@
 import { BgwError } from '../errors.ts';
 import { splitStatements } from '../sql-statements.ts';
 import type { SettingValue, StartOrder } from '../orders.ts';
-import type { Bracketed, Outcome, Session } from './session.ts';
+import { type Bracketed, failure, type Outcome, type Session } from './session.ts';
 import type { OnNotice } from './wire.ts';
 
 export interface Run {
@@ -31,7 +31,7 @@ export async function runSession(session: Session, run: Run): Promise<RunResult>
 
 export async function runAtomic(session: Session, run: Run): Promise<RunResult> {
   const refused = transactionEnd(run.command);
-  if (refused) return { commandTag: undefined, rows: undefined, error: refused };
+  if (refused) return failure(refused);
   // A local setting ends with its transaction.
   const before = ['BEGIN', `SET LOCAL bgw.transaction = '${run.order.run_id}'`];
   const result = await session.run({ ...bracketedOf(run), before, after: [completion(run), 'COMMIT'] });

@@ -118,7 +118,7 @@ export class Session {
     // Were a value refused, a command sent along would run without it; were the BEGIN cancelled, it would run without that.
     if (difference !== this.#taken || before.length > 0) {
       replies.push(...(await this.#wire.send(rest.splice(0, 1))));
-      if (replies[0]?.error) return { commandTag: undefined, rows: undefined, error: replies[0].error };
+      if (replies[0]?.error) return failure(replies[0].error);
       this.#taken = difference;
     }
     // COPY FROM STDIN would read the next statement as its data.
@@ -126,7 +126,7 @@ export class Session {
     replies.push(...(await this.#sendAndReset([...rest, { text: closing.join('; ') }])));
     if (replies.some(({ error }) => isFatal(error))) await this.closed;
     const error = replies.slice(0, after.length > 0 ? Infinity : 2).find((reply) => reply.error)?.error;
-    return { commandTag: replies[1]?.commandTag, rows: replies[1]?.rows, error };
+    return error ? failure(error) : (replies[1] as Reply);
   }
 
   /** What comes before the command, the command, and what comes behind it in one statement. */
@@ -134,9 +134,9 @@ export class Session {
     const text = `${opening.join('; ')}; ${command.text}; ${closing.join('; ')}`;
     const { onNotice } = command;
     const whole = { text, onNotice, isOpening: true, ahead: opening.length };
-    const [{ error, commandTag, rows }] = (await this.#sendAndReset([whole])) as [Reply];
-    if (isFatal(error)) await this.closed;
-    return error ? { commandTag: undefined, rows: undefined, error } : { commandTag, rows, error };
+    const [reply] = (await this.#sendAndReset([whole])) as [Reply];
+    if (isFatal(reply.error)) await this.closed;
+    return reply.error ? failure(reply.error) : reply;
   }
 
   /** Whether another run can have it as it is. */
@@ -213,6 +213,11 @@ async function backendPid(client: pg.Client): Promise<number> {
     });
   }
   return pid;
+}
+
+/** Without the command tag of what had been completed: as a rule the error has rolled it back. */
+export function failure(error: Error): Outcome {
+  return { commandTag: undefined, rows: undefined, error };
 }
 
 function isFatal(error: Error | undefined): boolean {

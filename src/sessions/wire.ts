@@ -163,7 +163,6 @@ export class Wire {
   #lose(): void {
     for (const pending of this.#pending.splice(0)) {
       pending.error ??= new BgwError('08006', { message: 'the connection to the server was lost' });
-      pending.commandTag = undefined; // what it was part of may have been rolled back
       pending.finish?.();
     }
   }
