@@ -51,7 +51,7 @@ const FULL = {
   throughput: { warmUp: 1, rounds: 5, jobs: 20_000 },
   slow: { jobs: 2000, seconds: 5 },
   schedules: { seconds: 20, eachSecond: [1, 100, 500], oneMinute: 500 },
-  idle: { windows: 3, seconds: 7, many: 10_000, watched: 65, warmUp: 60_000 },
+  idle: { windows: 3, seconds: 7, quietSeconds: 20, many: 10_000, watched: 65, warmUp: 60_000 },
 };
 const QUICK: typeof FULL = {
   turns: 30,
@@ -62,7 +62,7 @@ const QUICK: typeof FULL = {
   throughput: { warmUp: 0, rounds: 1, jobs: 1000 },
   slow: { jobs: 500, seconds: 3 },
   schedules: { seconds: 5, eachSecond: [20], oneMinute: 20 },
-  idle: { windows: 1, seconds: 3, many: 1000, watched: 3, warmUp: 2000 },
+  idle: { windows: 1, seconds: 3, quietSeconds: 3, many: 1000, watched: 3, warmUp: 2000 },
 };
 const size = options.quick ? QUICK : FULL;
 const wanted = (part: keyof Comparison): boolean => options.only?.split(',').includes(part) ?? true;

@@ -28,7 +28,10 @@ export interface Idle {
 
 export interface IdleSize {
   windows: number;
+  /** Length of a window. */
   seconds: number;
+  /** The same where nothing runs: one autovacuum in ten seconds is as much as all that is measured there. */
+  quietSeconds: number;
   /** SQL workers that nap for a minute. */
   many: number;
   /** How long they are watched, in seconds. */
@@ -87,8 +90,9 @@ async function measure(
   stage: Stage,
   name: string,
   subject: Subject,
-  { windows, seconds, warmUp }: IdleSize,
+  { windows, seconds: busySeconds, quietSeconds, warmUp }: IdleSize,
 ): Promise<Idle> {
+  const seconds = subject.isQuiet ? quietSeconds : busySeconds;
   if (subject.isQuiet) await settle(subject.database);
   else await pause(subject.pid === undefined ? UNTIL_STEADY : warmUp);
   const database = new URL(subject.database.url).pathname.slice(1);

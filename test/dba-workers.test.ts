@@ -14,7 +14,7 @@ async function said(db: TestDatabase, name: string, pattern: string): Promise<st
   );
 }
 
-const invalid = `SELECT string_agg(indexrelid::regclass::text, ' ' ORDER BY 1) FROM pg_index WHERE NOT indisvalid`;
+const invalid = `SELECT string_agg(indexrelid::regclass::text, ' ' ORDER BY indexrelid) FROM pg_index WHERE NOT indisvalid`;
 
 test('reindex_invalid rebuilds what is invalid, drops leftovers, and goes on after a failure', async ({
   db,
