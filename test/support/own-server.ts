@@ -1,10 +1,10 @@
 /** A server of a test's own, with pg-bgworker: for what would disturb the tests of others, or needs settings at its start. */
-import { mkdtempSync, rmSync } from 'node:fs';
-import { tmpdir } from 'node:os';
+import { rmSync } from 'node:fs';
 import { join } from 'node:path';
 import pg from 'pg';
 import { startEmbedded } from '../../src/embedded.ts';
 import { migrate } from '../../src/migrate.ts';
+import { createDirectory } from './directory.ts';
 
 export interface OwnServer {
   url: string;
@@ -14,7 +14,7 @@ export interface OwnServer {
 }
 
 export async function startOwnServer(settings: Record<string, string> = {}): Promise<OwnServer> {
-  const directory = mkdtempSync(join(tmpdir(), 'bgw-test-own-'));
+  const directory = createDirectory('bgw-test-own-');
   const server = await startEmbedded({
     dataDir: join(directory, 'data'),
     settings: { fsync: 'off', ...settings },

@@ -3,14 +3,14 @@
  * clones.  The embedded server by default; BGW_TEST_BIN_DIR names other server programs (such as those of the oldest
  * supported version), BGW_TEST_URL a server that is running, as a superuser.
  */
-import { mkdtempSync, rmSync } from 'node:fs';
-import { tmpdir } from 'node:os';
+import { rmSync } from 'node:fs';
 import { join } from 'node:path';
 import pg from 'pg';
 import type { TestProject } from 'vitest/node';
 import { startEmbedded, type EmbeddedServer } from '../../src/embedded.ts';
 import { formatError } from '../../src/errors.ts';
 import { migrate } from '../../src/migrate.ts';
+import { createDirectory } from './directory.ts';
 
 declare module 'vitest' {
   interface ProvidedContext {
@@ -26,6 +26,8 @@ const SETTINGS = {
   // Nothing here is worth keeping; a commit must not wait for the disk.
   fsync: 'off',
   full_page_writes: 'off',
+  // Its directory is in memory, if there is room.
+  max_wal_size: '128MB',
   max_connections: '300',
   // Two-phase commit is part of what a launch must stand.
   max_prepared_transactions: '10',
@@ -46,7 +48,7 @@ export default async function setup(project: TestProject): Promise<() => Promise
 }
 
 async function startTemporary(): Promise<Pick<EmbeddedServer, 'url' | 'stop'>> {
-  const directory = mkdtempSync(join(tmpdir(), 'bgw-test-'));
+  const directory = createDirectory('bgw-test-');
   const server = await startEmbedded({
     dataDir: join(directory, 'data'),
     settings: SETTINGS,

@@ -3,12 +3,12 @@
  * of a copied data directory, so that no program but those of the embedded server is needed.
  */
 import { execFileSync } from 'node:child_process';
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
-import { tmpdir } from 'node:os';
+import { rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import pg from 'pg';
 import { startEmbedded, type EmbeddedServer } from '../../src/embedded.ts';
 import { migrate } from '../../src/migrate.ts';
+import { createDirectory } from './directory.ts';
 import { until } from './until.ts';
 
 export interface TestServer {
@@ -41,7 +41,7 @@ export interface Workshop extends AsyncDisposable {
 const SETTINGS = { fsync: 'off', full_page_writes: 'off', max_connections: '50' };
 
 export async function openWorkshop(): Promise<Workshop> {
-  const root = mkdtempSync(join(tmpdir(), 'bgw-standby-'));
+  const root = createDirectory('bgw-standby-');
   const servers: TestServer[] = [];
   const template = join(root, 'template');
   const first = await start(template);
