@@ -1,7 +1,7 @@
 -- bgw.settle_exits: attempts that ended -> a row of bgw.run each, and the process starts again or is unregistered.
 -- Called by report (what a node saw), fence_node and leave_node (what was lost) and claim_startable (stopped before it started).
 -- PostgreSQL counterpart: ReportBackgroundWorkerExit and ForgetUnstartedBackgroundWorkers.  Keeps I2, I4, I11.
--- The rule stands in sql/compute/restart.sql.  What most are is settled by sql/control/settle_plain_exits.sql: keep the two in step.
+-- The rule stands in sql/compute/restart.sql.  What most are is settled by sql/control/settle_plain_exits.sql: test/settle.test.ts holds the two equal.
 
 CREATE OR REPLACE FUNCTION bgw.settle_exits(exits jsonb) RETURNS void
 LANGUAGE plpgsql
