@@ -57,6 +57,7 @@ const CONTROL_SETTINGS = `
   SELECT pg_catalog.set_config(name, wanted.setting, false)
   FROM (VALUES ('search_path', ''), ('statement_timeout', '10s'), ('lock_timeout', '5s'), ('idle_session_timeout', '0'),
                ('idle_in_transaction_session_timeout', '10s'), ('default_transaction_read_only', 'off'), ('tcp_user_timeout', '10s'),
+               ('tcp_keepalives_idle', '10'), ('tcp_keepalives_interval', '5'), ('tcp_keepalives_count', '3'),
                ('default_transaction_isolation', 'read committed'), ('jit', 'off'),
                ('enable_seqscan', 'off'), ('enable_hashjoin', 'off'), ('enable_mergejoin', 'off'), ('enable_bitmapscan', 'off'),
                ('plan_cache_mode', 'force_generic_plan')) AS wanted (name, setting)

@@ -21,8 +21,8 @@ import type { LoadedLibrary } from './libraries.ts';
 import { type Abandonment, Node, type NodeSettings } from './node.ts';
 import type { Observation, Observe } from './observation.ts';
 import type { Claim, StartOrder } from './orders.ts';
+import { lastingConnection, workerConnection } from './sessions/lasting.ts';
 import { Pool } from './sessions/pool.ts';
-import { workerConnection } from './sessions/session.ts';
 import { Vigil } from './vigil.ts';
 
 export interface ControllerOptions extends NodeSettings {
@@ -232,6 +232,7 @@ export class Controller {
     } catch (error) {
       this.#observe({ kind: 'unexpected_error', during: 'reporting the last exits', error: describeError(error) });
       this.#pool.abandon();
+      await this.#node.close(); // nobody waits for an answer any more
       await stopped;
     }
     await this.#node.close();
@@ -283,7 +284,7 @@ export class Controller {
   #createDoorbell(): Doorbell {
     const { connection, clock } = this.#options;
     return new Doorbell({
-      connection,
+      connection: lastingConnection(connection, this.#node.serverVersion),
       clock,
       observe: this.#observe,
       onRing: (pid) => {

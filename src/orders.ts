@@ -101,7 +101,7 @@ export interface Exit {
   done?: boolean | undefined;
   /** Of an atomic run whose session was lost: the database finds out whether it has committed. */
   undecided?: boolean | undefined;
-  /** The controller is stopping. */
+  /** The controller is stopping; false: it had ended before. */
   interrupted?: boolean | undefined;
   /** Its timeout ended it. */
   expired?: boolean | undefined;

@@ -17,7 +17,12 @@ function createPool(db: TestDatabase): {
   const closed: number[] = [];
   const pool = new Pool({
     connection: connectionConfig({ url: db.url, env: {} }),
-    server: { serverVersion: 130_000, registerSession: async () => '' },
+    server: {
+      serverVersion: 130_000,
+      registerSession: async () => '',
+      cancelBackend: async () => false,
+      terminateBackend: async () => false,
+    },
     onClosed: (pid) => void closed.push(pid),
     slots: 8,
     clock,

@@ -134,11 +134,12 @@ export class SqlHost implements Host {
     this.#limit = undefined;
     const sent = limit.lift();
     if (sent) await sent;
+    const exit = this.#exitOf(result, limit.expired, { session_pid: backend.pid, ran_ms: ranMs });
     // An error has rolled back, and its backend is idle or gone, before anybody hears of it.
     const released = this.#pool.release(session);
     if (result.error) await released;
     this.#hide();
-    return this.#exitOf(result, limit.expired, { session_pid: backend.pid, ran_ms: ranMs });
+    return exit;
   }
 
   /** Reports the session that the process holds, if it holds it for long. */
@@ -180,6 +181,7 @@ export class SqlHost implements Host {
       session_pid: ran.session_pid,
       // An attempt of a worker that naps is all its runs.
       ran_ms: this.#naptime === null ? ran.ran_ms : undefined,
+      interrupted: this.#isStopping ? undefined : false,
     };
     if (!error) return { exit_code: 0, ...result, done: this.#naptime === null };
     if (expired) {

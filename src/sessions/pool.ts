@@ -7,12 +7,15 @@
 import type { ClientConfig } from 'pg';
 import type { Clock } from '../clock.ts';
 import { BgwError } from '../errors.ts';
+import { endBackend, type Signaller } from './cancel.ts';
 import type { Opening } from './configuration.ts';
-import { Session, type SessionRegistry, workerConnection } from './session.ts';
+import { workerConnection } from './lasting.ts';
+import { Session, type SessionRegistry } from './session.ts';
 
 export interface PoolOptions {
   connection: ClientConfig;
-  server: SessionRegistry & { readonly serverVersion: number };
+  server: SessionRegistry & Signaller & { readonly serverVersion: number };
+  /** Called when a backend is gone. */
   onClosed: (pid: number) => void;
   /** How many sessions are wanted at most, over all databases; see SPARE. */
   slots: number;
@@ -55,7 +58,8 @@ export class Pool {
   /** By database, in the order in which they came back. */
   readonly #idle = new Map<string, Idle[]>();
   #idleTimer: NodeJS.Timeout | undefined;
-  readonly #sessions = new Set<Session>();
+  /** Each with what resolves when its backend is gone. */
+  readonly #sessions = new Map<Session, Promise<void>>();
   readonly #waiting: Waiting[] = [];
   /** How many of those who wait are urgent. */
   #urgent = 0;
@@ -117,7 +121,7 @@ export class Pool {
   /** Drops every connection: what runs behind them is ended by whoever takes over, or notices by itself. */
   abandon(): void {
     this.#abandonments += 1;
-    for (const session of this.#sessions) session.abandon();
+    for (const session of this.#sessions.keys()) session.abandon();
   }
 
   #wait(database: string, request: Request): Promise<Session> {
@@ -221,8 +225,7 @@ export class Pool {
     try {
       const session = await Session.open(this.#configOf(database), opening, this.#options.server);
       if (before !== this.#abandonments) throw abandoned(session);
-      this.#sessions.add(session);
-      void session.closed.then(() => this.#forget(session));
+      this.#sessions.set(session, this.#seeGone(session));
       this.#opening -= 1;
       this.#handOver(session);
     } catch (error) {
@@ -239,14 +242,20 @@ export class Pool {
     this.#grow();
   }
 
-  #forget(session: Session): void {
-    if (!this.#sessions.delete(session)) return;
-    this.#options.onClosed(session.backend.pid);
+  async #seeGone(session: Session): Promise<void> {
+    const { server, clock, onClosed } = this.#options;
+    await session.closed;
+    // Of a node that is given up nobody can be asked: whoever takes over ends them.
+    if (session.isLost) await endBackend(server, session.backend, clock).catch(() => undefined);
+    this.#sessions.delete(session);
+    onClosed(session.backend.pid);
     this.#grow();
   }
 
   async #discard(session: Session): Promise<void> {
+    const gone = this.#sessions.get(session);
     await session.close();
+    await gone;
   }
 }
 

@@ -37,26 +37,14 @@ export interface Bracketed {
 /** What became of it: the reply to the command, and the first error of all. */
 export type Outcome = Pick<Reply, 'commandTag' | 'rows' | 'error'>;
 
-/** The connection of a session of a worker. */
-export function workerConnection(connection: ClientConfig, serverVersion: number): ClientConfig {
-  return { ...connection, options: [connection.options, workerOptions(serverVersion)].filter(Boolean).join(' ') };
-}
-
-/**
- * Startup options of the session of a worker: unlike what SET sets, they survive DISCARD ALL.
- * Notices and LOG reach the controller; the role's own idle_session_timeout does not close a pooled session; a session
- * whose controller is gone does not stay.
- */
-function workerOptions(serverVersion: number): string {
-  const since14 = serverVersion >= 140_000 ? ' -c idle_session_timeout=0 -c client_connection_check_interval=5s' : '';
-  return `-c client_min_messages=log -c tcp_user_timeout=10s${since14}`;
-}
-
 export class Session {
   readonly database: string;
   readonly backend: Backend;
   readonly closed: Promise<void>;
   alive = true;
+  /** Whether the connection was lost, once it is closed: its backend may go on with what it does. */
+  isLost = false;
+  #hasLeft = false;
   readonly #client: pg.Client;
   readonly #wire: Wire;
   readonly #configuration: Configuration;
@@ -74,6 +62,7 @@ export class Session {
     this.closed = new Promise((resolve) => {
       client.once('end', () => {
         this.alive = false;
+        this.isLost = !this.#hasLeft && !this.#wire.isEnding;
         resolve();
       });
     });
@@ -124,7 +113,7 @@ export class Session {
     // COPY FROM STDIN would read the next statement as its data.
     if (READS_CLIENT.test(command.text)) replies.push(...(await this.#wire.send(rest.splice(0))));
     replies.push(...(await this.#sendAndReset([...rest, { text: closing.join('; ') }])));
-    if (replies.some(({ error }) => isFatal(error))) await this.closed;
+    if (this.#wire.isEnding) await this.closed;
     const error = replies.slice(0, after.length > 0 ? Infinity : 2).find((reply) => reply.error)?.error;
     return error ? failure(error) : (replies[1] as Reply);
   }
@@ -135,7 +124,7 @@ export class Session {
     const { onNotice } = command;
     const whole = { text, onNotice, isOpening: true, ahead: opening.length };
     const [reply] = (await this.#sendAndReset([whole])) as [Reply];
-    if (isFatal(reply.error)) await this.closed;
+    if (this.#wire.isEnding) await this.closed;
     return reply.error ? failure(reply.error) : reply;
   }
 
@@ -163,12 +152,19 @@ export class Session {
   /** Drops the connection, whatever runs behind it. */
   abandon(): void {
     this.alive = false;
+    this.#leave();
     streamOf(this.#client).destroy();
   }
 
   /** Closes an idle session. */
   async close(): Promise<void> {
+    this.#leave();
     await endClient(this.#client);
+  }
+
+  /** Of a connection that is lost already, nobody takes leave. */
+  #leave(): void {
+    this.#hasLeft ||= !streamOf(this.#client).destroyed;
   }
 }
 
@@ -218,11 +214,6 @@ async function backendPid(client: pg.Client): Promise<number> {
 /** Without the command tag of what had been completed: as a rule the error has rolled it back. */
 export function failure(error: Error): Outcome {
   return { commandTag: undefined, rows: undefined, error };
-}
-
-function isFatal(error: Error | undefined): boolean {
-  const severity = (error as { severity?: string } | undefined)?.severity;
-  return severity === 'FATAL' || severity === 'PANIC';
 }
 
 function ignore(): void {}

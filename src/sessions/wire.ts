@@ -61,6 +61,8 @@ const NOTHING = Buffer.alloc(0);
 export class Wire {
   /** I: idle, T: in a transaction, E: in one that has failed. */
   status = 'I';
+  /** The server has said that it ends the session: its backend goes with the connection. */
+  isEnding = false;
   readonly #stream: Duplex;
   readonly #pending: Pending[] = [];
   /** Bytes of a frame that is not complete yet, and of one whose rest is to be dropped. */
@@ -130,12 +132,7 @@ export class Wire {
         current.completed += 1;
         return;
       case ERROR:
-        current.error ??= current.refused ?? errorOf(bytes.subarray(start, end));
-        // A timeout that had passed before: whether the answer of the statement itself is still to come, nobody knows.
-        if (statement.isOpening && current.completed === 0 && isCancelled(current.error)) {
-          this.#stream.destroy();
-          this.#lose();
-        }
+        this.#fail(current, errorOf(bytes.subarray(start, end)));
         return;
       case NOTICE:
         statement.onNotice?.(noticeOf(bytes.subarray(start, end)));
@@ -150,6 +147,16 @@ export class Wire {
         current.finish?.();
         return;
       default: // rows and what describes them, COPY data, changes of parameters
+    }
+  }
+
+  #fail(current: Pending, error: BgwError): void {
+    this.isEnding ||= error.severity === 'FATAL' || error.severity === 'PANIC';
+    current.error ??= current.refused ?? error;
+    // A timeout that had passed before: whether the answer of the statement itself is still to come, nobody knows.
+    if (current.statement.isOpening && current.completed === 0 && isCancelled(current.error)) {
+      this.#stream.destroy();
+      this.#lose();
     }
   }
 

@@ -1,0 +1,144 @@
+/** Connections that a network loses: the node hears of it, the server does not.  What runs behind them is ended, and nothing runs twice. */
+import { systemClock } from '../src/clock.ts';
+import { connectionConfig } from '../src/connection.ts';
+import { EventQueue } from '../src/events.ts';
+import { Roster } from '../src/hosts/roster.ts';
+import { SqlHost } from '../src/hosts/sql-host.ts';
+import type { StartOrder } from '../src/orders.ts';
+import { Pool } from '../src/sessions/pool.ts';
+import { expect, nothingLeft, startController, test } from './support/controller.ts';
+import type { TestDatabase } from './support/database.ts';
+import { startProxy } from './support/proxy.ts';
+import { until } from './support/until.ts';
+
+const SLEEP = 'SELECT pg_sleep(600)';
+
+/** The backends in which it runs. */
+const sleepers = (db: TestDatabase): Promise<number[]> =>
+  db.value(
+    `SELECT coalesce(array_agg(pid), '{}') FROM pg_stat_activity WHERE datname = current_database() AND state = 'active' AND query = $1`,
+    [SLEEP],
+  );
+
+const sleeper = (db: TestDatabase): Promise<number> =>
+  until(async () => (await sleepers(db))[0], { what: 'a backend that sleeps' });
+
+test.for(['session', 'atomic'])(
+  'a run whose connection is lost has ended on the server before it is said to have ended (I11), mode %s',
+  async (mode, { db }) => {
+    const proxy = await startProxy(db.url);
+    const controller = await startController({ url: proxy.url });
+    const handle = await db.value<bigint>('SELECT bgw_launch_sql($1, mode => $2)', [SLEEP, mode]);
+    await sleeper(db);
+    proxy.cut('bgw worker');
+    const run = `SELECT json_build_object('status', status, 'sqlstate', sqlstate) FROM bgw_run_history WHERE handle = $1`;
+    const ended = await until(() => db.value(run, [handle]), { what: 'its end' });
+    expect(await sleepers(db)).toEqual([]);
+    expect(ended).toEqual({ status: 'failed', sqlstate: '08006' });
+    await controller.stop();
+    await nothingLeft(db);
+    await proxy.close();
+  },
+);
+
+test('a worker that starts again after its connection was lost runs once (I1)', async ({ db }) => {
+  const proxy = await startProxy(db.url);
+  const controller = await startController({ url: proxy.url });
+  await db.query(`SELECT bgw_register('w', $1, restart_time => '0 s')`, [SLEEP]);
+  await db.query(`SELECT bgw_launch('w')`);
+  for (let loss = 0; loss < 3; loss += 1) {
+    const pid = await sleeper(db);
+    proxy.cut('bgw worker');
+    await until(async () => (await sleeper(db)) !== pid, { what: 'the next attempt' });
+    expect(await sleepers(db)).toHaveLength(1);
+  }
+  await controller.stop();
+  await nothingLeft(db);
+  await proxy.close();
+});
+
+test('an idle session whose connection is lost is ended', async ({ db }) => {
+  const proxy = await startProxy(db.url);
+  const controller = await startController({ url: proxy.url });
+  const run = async (): Promise<number> => {
+    const handle = await db.value<bigint>(`SELECT bgw_launch_sql('SELECT 1')`);
+    await db.query('CALL bgw_wait_for_shutdown($1)', [handle]);
+    return db.value(`SELECT pid FROM bgw_run_history WHERE handle = $1 AND status = 'done'`, [handle]);
+  };
+  const pid = await run();
+  expect(await run(), 'the session is kept').toBe(pid);
+  expect(proxy.cut('bgw worker')).toBe(1);
+  await until(async () => !(await db.value('SELECT EXISTS (SELECT FROM pg_stat_activity WHERE pid = $1)', [pid])));
+  expect(await run()).not.toBe(pid);
+  await controller.stop();
+  await nothingLeft(db);
+  await proxy.close();
+});
+
+test('a node that is cut off from its server can be stopped', async ({ db }) => {
+  const proxy = await startProxy(db.url);
+  const controller = await startController({ url: proxy.url });
+  await db.query('SELECT bgw_launch_sql($1), worker_spi_launch(1)', [SLEEP]);
+  await sleeper(db);
+  const held = 'SELECT count(*)::int FROM bgw_stat_activity WHERE pid IS NOT NULL';
+  await until(async () => (await db.value(held)) === 2, { what: 'sessions of both' });
+  await proxy.close();
+  await controller.saw('connection_lost');
+  await controller.stop();
+  await db.query(`SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query = $1`, [SLEEP]);
+});
+
+test('a run that was lost while the node could not see to its end failed by itself, whatever comes until then', async ({
+  db,
+}) => {
+  const proxy = await startProxy(db.url);
+  const clock = systemClock;
+  const ignore = (): void => undefined;
+  const events = new EventQueue(clock, ignore);
+  let answer: (isThere: boolean) => void = ignore;
+  const server = {
+    serverVersion: 130_000,
+    registerSession: async () => '',
+    cancelBackend: async () => false,
+    terminateBackend: () => new Promise<boolean>((resolve) => (answer = resolve)),
+  };
+  const connection = connectionConfig({ url: proxy.url, env: {} });
+  const pool = new Pool({ connection, server, onClosed: ignore, slots: 8, clock });
+  const context = { clock, events, observe: ignore, server, grace: 5000, startWithin: 5000 };
+  const createHost = (order: StartOrder): SqlHost => new SqlHost(order, false, pool, context);
+  const roster = new Roster({ clock, events, observe: ignore, maxWorkerProcesses: 8, onDrained: ignore, createHost });
+  roster.obey({
+    ...{ kind: 'start', handle: '1', run_id: '1', name: 'w', database: db.name, command: SLEEP, mode: 'session' },
+    ...{
+      library_name: null,
+      function_name: null,
+      main_arg: null,
+      naptime: null,
+      timeout: null,
+      flags: [],
+      settings: [],
+    },
+  });
+  await sleeper(db);
+  proxy.cut('bgw worker');
+  await until(() => answer !== ignore, { what: 'the question whether its backend is there' });
+  const stopped = roster.stopAll({ silent: false });
+  answer(false);
+  await stopped;
+  expect(events.batch().at(-1)).toMatchObject({ kind: 'exited', interrupted: false, error: { code: '08006' } });
+  await proxy.close();
+});
+
+test('what a database has for its sessions closes none of a node', async ({ db, startController: start }) => {
+  const since14 = (await db.value<number>(`SELECT current_setting('server_version_num')::int`)) >= 140_000;
+  if (since14) await db.query(`ALTER DATABASE ${db.name} SET idle_session_timeout = '300ms'`);
+  await db.query(`ALTER DATABASE ${db.name} SET tcp_keepalives_idle = '1h'`);
+  const controller = await start();
+  const run = `SELECT bgw_launch_sql('CREATE TABLE seen AS SELECT current_setting($$tcp_keepalives_idle$$) AS idle')`;
+  await db.query('CALL bgw_wait_for_shutdown($1)', [await db.value<bigint>(run)]);
+  expect(await db.value('SELECT idle FROM seen')).toBe('10');
+  const idle = `SELECT count(*)::int FROM pg_stat_activity
+                WHERE datname = current_database() AND clock_timestamp() - state_change > '600ms' AND application_name ~ '^bgw (doorbell|worker)'`;
+  await until(async () => (await db.value(idle)) === 2, { what: 'two idle sessions' });
+  expect(controller.observations.map(({ kind }) => kind)).not.toContain('doorbell_lost');
+});

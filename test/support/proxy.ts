@@ -1,0 +1,54 @@
+/**
+ * What lies between a node and the server in a test: connections that go through it can be lost as a network loses them, one
+ * end hears of it and the other does not.
+ */
+import { once } from 'node:events';
+import { type AddressInfo, connect, createServer, type Socket } from 'node:net';
+
+export interface Proxy {
+  /** The URL of the server, through this. */
+  url: string;
+  /** Ends the connections of clients of that application name; the server does not notice. Returns how many there were. */
+  cut(applicationName: string): number;
+  /** No new connections from now on. */
+  close(): Promise<void>;
+}
+
+export async function startProxy(url: string): Promise<Proxy> {
+  const server = new URL(url);
+  const names = new Map<Socket, string>();
+  const ends = new Set<Socket>();
+  const listener = createServer((client) => {
+    const upstream = connect(Number(server.port), server.hostname);
+    for (const end of [client, upstream]) {
+      ends.add(end);
+      end.on('error', () => undefined);
+    }
+    client.once('data', (startup) => names.set(client, startup.toString('latin1')));
+    client.on('data', (data) => upstream.write(data));
+    upstream.on('data', (data) => client.write(data));
+    client.on('end', () => upstream.end());
+    upstream.on('close', () => client.destroy());
+  }).listen(0, '127.0.0.1');
+  await once(listener, 'listening');
+  const location = new URL(url);
+  location.hostname = '127.0.0.1';
+  location.port = String((listener.address() as AddressInfo).port);
+  return {
+    url: location.href,
+    cut: (applicationName) => {
+      const found = [...names].filter(([, startup]) => startup.includes(`application_name\0${applicationName}\0`));
+      for (const [client] of found) {
+        names.delete(client);
+        client.destroy();
+      }
+      return found.length;
+    },
+    close: async () => {
+      for (const end of ends) end.destroy();
+      const closed = once(listener, 'close');
+      listener.close();
+      await closed;
+    },
+  };
+}
