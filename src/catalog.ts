@@ -3,9 +3,8 @@
  * That session never runs a word of user text, has an empty search_path and its own timeouts (HARDENING A2, B8).
  * Next: sql/control/report.sql and sql/control/take_orders.sql.
  */
-import pg from 'pg';
+import type pg from 'pg';
 import type { Clock } from './clock.ts';
-import { BgwError, notInstalled } from './errors.ts';
 import {
   type Answered,
   type Claim,
@@ -19,6 +18,7 @@ import {
 import type { SettingMessage } from './sdk/channel.ts';
 import type { Definitions } from './sdk/library.ts';
 import type { Signaller } from './sessions/cancel.ts';
+import { openControlSession, type Server } from './sessions/control-session.ts';
 import { endClient } from './sessions/end.ts';
 import type { Backend } from './sessions/session.ts';
 
@@ -46,23 +46,6 @@ export interface Demand {
   isPoll: boolean;
 }
 
-/** A control call that takes longer is stuck: on a lock, or on a server that does not answer. */
-const STATEMENT_TIMEOUT = 10_000;
-
-/**
- * What a role or database default must not change for the control session.  Every statement of sql/control looks up a
- * bounded batch by an index; a plan that was cached while the queue was empty must do so as well when it is long.
- */
-const CONTROL_SETTINGS = `
-  SELECT pg_catalog.set_config(name, wanted.setting, false)
-  FROM (VALUES ('search_path', ''), ('statement_timeout', '10s'), ('lock_timeout', '5s'), ('idle_session_timeout', '0'),
-               ('idle_in_transaction_session_timeout', '10s'), ('default_transaction_read_only', 'off'), ('tcp_user_timeout', '10s'),
-               ('tcp_keepalives_idle', '10'), ('tcp_keepalives_interval', '5'), ('tcp_keepalives_count', '3'),
-               ('default_transaction_isolation', 'read committed'), ('jit', 'off'),
-               ('enable_seqscan', 'off'), ('enable_hashjoin', 'off'), ('enable_mergejoin', 'off'), ('enable_bitmapscan', 'off'),
-               ('plan_cache_mode', 'force_generic_plan')) AS wanted (name, setting)
-  JOIN pg_catalog.pg_settings USING (name)`;
-
 /** The claim of a node that has nothing to say need not wait for the disk, as bgw.report has it. */
 const TAKE_ORDERS = `
   SELECT pg_catalog.set_config('synchronous_commit', 'off', true), bgw.take_orders($1, $2, $3, $4, $5, $6)::pg_catalog.text AS answer`;
@@ -86,32 +69,10 @@ export class Catalog implements Signaller {
     this.closed = new Promise((resolve) => client.once('end', resolve));
   }
 
-  /** Opens the control session. Errors: WK203 behind a pooler, WK303 no schema. */
+  /** Opens the control session. Errors: those of openControlSession. */
   static async connect(connection: pg.ClientConfig, clock: Clock): Promise<Catalog> {
-    const client = new pg.Client({
-      ...connection,
-      keepAlive: true,
-      application_name: 'bgw control',
-      pipeline: true, // calls of workers that open and end sessions do not wait for the loop's
-      connectionTimeoutMillis: 10_000,
-      query_timeout: STATEMENT_TIMEOUT + 5000,
-    });
-    client.on('error', () => undefined); // the query in flight, or the next one, says so
-    await client.connect();
-    try {
-      await client.query(CONTROL_SETTINGS);
-      const { rows } = await client.query<Server>(
-        `SELECT pg_catalog.pg_backend_pid() AS pid, pg_catalog.current_setting('server_version_num')::int AS version,
-                pg_catalog.pg_is_in_recovery() AS standby, installed.oid IS NOT NULL AS migrated, current_user AS login,
-                pg_catalog.has_table_privilege(installed.oid, 'INSERT, UPDATE, DELETE') AS allowed,
-                (SELECT pg_catalog.pg_get_userbyid(relowner) FROM pg_catalog.pg_class WHERE pg_class.oid OPERATOR(pg_catalog.=) installed.oid) AS owner
-         FROM (SELECT pg_catalog.to_regclass('bgw.node') AS oid) AS installed`,
-      );
-      return new Catalog(client, checkServer(client, rows[0]), clock);
-    } catch (error) {
-      await endClient(client);
-      throw error;
-    }
+    const { client, server } = await openControlSession(connection);
+    return new Catalog(client, server, clock);
   }
 
   async join({ name, libraries, maxWorkerProcesses }: NodeDescription): Promise<NodeToken & { leaseMs: number }> {
@@ -258,41 +219,4 @@ export class Catalog implements Signaller {
     const { rows } = await this.#client.query<Row>(text, values);
     return rows[0] as Row;
   }
-}
-
-interface Server {
-  pid: number;
-  version: number;
-  standby: boolean;
-  migrated: boolean;
-  login: string;
-  /** Whether the login may write the catalog; null where there is none. */
-  allowed: boolean | null;
-  owner: string | null;
-}
-
-function checkServer(client: pg.Client, server: Server | undefined): Server {
-  const { processID } = client as pg.Client & { processID: number | null };
-  if (server?.pid !== processID) {
-    throw new BgwError('WK203', {
-      message: 'cannot work through a connection pooler',
-      detail: `The protocol names backend ${processID}, the server answers as ${server?.pid}.`,
-      hint: 'Point the controller at the server itself.  Clients that launch workers may use the pooler.',
-    });
-  }
-  if (server.version < 130_000) {
-    throw new BgwError('0A000', {
-      message: 'PostgreSQL 13 or later is required',
-      detail: `The server is ${Math.floor(server.version / 10_000)}.`,
-    });
-  }
-  if (!server.migrated) throw notInstalled();
-  if (!server.allowed) {
-    throw new BgwError('42501', {
-      message: `role "${server.login}" cannot run a controller in this database`,
-      detail: `The catalog belongs to role "${server.owner}".`,
-      hint: 'Log in as that role, or as a member of it.',
-    });
-  }
-  return server;
 }

@@ -1,4 +1,5 @@
 /** Connections that a network loses: the node hears of it, the server does not.  What runs behind them is ended, and nothing runs twice. */
+import { existsSync, readFileSync } from 'node:fs';
 import { systemClock } from '../src/clock.ts';
 import { connectionConfig } from '../src/connection.ts';
 import { EventQueue } from '../src/events.ts';
@@ -12,6 +13,9 @@ import { startProxy } from './support/proxy.ts';
 import { until } from './support/until.ts';
 
 const SLEEP = 'SELECT pg_sleep(600)';
+/** The connections of the machine, and how a timer that waits to probe is called there. */
+const SOCKETS = '/proc/net/tcp';
+const KEEPALIVE = '02';
 
 /** The backends in which it runs. */
 const sleepers = (db: TestDatabase): Promise<number[]> =>
@@ -128,6 +132,34 @@ test('a run that was lost while the node could not see to its end failed by itse
   expect(events.batch().at(-1)).toMatchObject({ kind: 'exited', interrupted: false, error: { code: '08006' } });
   await proxy.close();
 });
+
+/** In how many seconds either end of a connection asks whether the other one is there, in the words of proc(5). */
+function probes(port: number): number[] {
+  const ofPort = `:${port.toString(16).toUpperCase().padStart(4, '0')}`;
+  const sockets = readFileSync(SOCKETS, 'utf8').split('\n');
+  const fields = sockets.map((line) => line.trim().split(/\s+/));
+  const ends = fields.filter(([, local, remote]) => local?.endsWith(ofPort) || remote?.endsWith(ofPort));
+  return ends.map((end) => {
+    const [timer, ticks = ''] = (end[5] ?? '').split(':');
+    return timer === KEEPALIVE ? Number.parseInt(ticks, 16) / 100 : Infinity;
+  });
+}
+
+test.skipIf(!existsSync(SOCKETS))(
+  'both ends of a session ask whether the other one is there',
+  async ({ db, controller }) => {
+    await db.query('SELECT bgw_launch_sql($1)', [SLEEP]);
+    await sleeper(db);
+    const sessions = `SELECT application_name AS name, client_port AS port FROM pg_stat_activity
+                    WHERE datname = current_database() AND application_name ~ '^(bgw |bgworker: )' ORDER BY application_name`;
+    const { rows } = await db.query<{ name: string; port: number }>(sessions);
+    expect(rows.map(({ name }) => name)).toEqual(['bgw control', 'bgw doorbell', 'bgworker: sql']);
+    // Right after something was sent the timer is that of its answer.
+    for (const { name, port } of rows)
+      await until(() => probes(port).length > 0 && probes(port).every((seconds) => seconds <= 10), { what: name });
+    await controller.stop();
+  },
+);
 
 test('what a database has for its sessions closes none of a node', async ({ db, startController: start }) => {
   const since14 = (await db.value<number>(`SELECT current_setting('server_version_num')::int`)) >= 140_000;

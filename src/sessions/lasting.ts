@@ -1,21 +1,25 @@
 /**
- * Startup options of the sessions of a node.  What is set there survives DISCARD ALL, and comes before the defaults of role and
- * database: an idle session is not closed (57P05), and one whose other end is gone does not stay (HARDENING B8).
+ * How the sessions of a node are opened, so that they last while they are idle, and not longer than their other end is there
+ * (HARDENING B8).  Startup options survive DISCARD ALL, and come before the defaults of role and database (57P05).
  */
 import type { ClientConfig } from 'pg';
 
-/** Lost while it was idle, a session is closed after 25 seconds. */
-const LASTING = {
+/** The node asks after ten seconds of silence whether the server is there, and after ten more takes it for lost. */
+export const PROBING = { keepAlive: true, keepAliveInitialDelayMillis: 10_000 };
+
+/** The server asks as well: an idle session whose node is gone is closed after 25 seconds. */
+export const LASTING = {
   tcp_user_timeout: '10s',
   tcp_keepalives_idle: '10',
   tcp_keepalives_interval: '5',
   tcp_keepalives_count: '3',
 };
-const SINCE_14 = { idle_session_timeout: '0', client_connection_check_interval: '5s' };
+export const LASTING_SINCE_14 = { idle_session_timeout: '0', client_connection_check_interval: '5s' };
 
 /** The connection of a session that waits, such as that of the doorbell. */
 export function lastingConnection(connection: ClientConfig, serverVersion: number): ClientConfig {
-  return withOptions(connection, { ...LASTING, ...(serverVersion >= 140_000 ? SINCE_14 : {}) });
+  const settings = { ...LASTING, ...(serverVersion >= 140_000 ? LASTING_SINCE_14 : {}) };
+  return withOptions({ ...connection, ...PROBING }, settings);
 }
 
 /** The connection of a session of a worker: what it says, LOG messages too, reaches the controller. */

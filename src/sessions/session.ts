@@ -4,10 +4,11 @@
  */
 import type { ClientConfig } from 'pg';
 import pg from 'pg';
-import { BgwError, describeError } from '../errors.ts';
+import { describeError } from '../errors.ts';
 import type { SettingValue } from '../orders.ts';
 import { Configuration, type Opening } from './configuration.ts';
 import { endClient, streamOf } from './end.ts';
+import { checkBackend } from './pooler.ts';
 import { type Reply, type Statement, Wire } from './wire.ts';
 
 export interface Backend {
@@ -79,7 +80,8 @@ export class Session {
       return connect(config, configuration);
     });
     try {
-      const pid = await backendPid(client);
+      const { rows } = await client.query<{ pid: number }>('SELECT pg_catalog.pg_backend_pid() AS pid');
+      const pid = checkBackend(client, rows[0]?.pid);
       const backendStart = await registry.registerSession(pid, database);
       return new Session(client, configuration, database, { pid, backendStart });
     } catch (error) {
@@ -170,7 +172,7 @@ export class Session {
 
 async function connect(config: ClientConfig, configuration: Configuration): Promise<pg.Client> {
   const options = [config.options, configuration.options].filter(Boolean).join(' ');
-  const client = new pg.Client({ ...config, options, keepAlive: true });
+  const client = new pg.Client({ ...config, options });
   client.on('error', ignore);
   await client.connect();
   return client;
@@ -194,21 +196,6 @@ const LONGEST_PLAIN = 1000;
 
 function isPlain(command: string): boolean {
   return command.length <= LONGEST_PLAIN && PLAIN.test(command) && !READS_CLIENT.test(command);
-}
-
-/** The pid by the protocol and the pid of the backend differ behind a pooler: nothing could be cancelled there. */
-async function backendPid(client: pg.Client): Promise<number> {
-  const { rows } = await client.query<{ pid: number }>('SELECT pg_catalog.pg_backend_pid() AS pid');
-  const pid = rows[0]?.pid;
-  const { processID } = client as pg.Client & { processID: number | null };
-  if (pid === undefined || pid !== processID) {
-    throw new BgwError('WK203', {
-      message: 'cannot work through a connection pooler',
-      detail: `The protocol names backend ${processID}, the server answers as ${pid}.`,
-      hint: 'Point the controller at the server itself.  Clients that launch workers may use the pooler.',
-    });
-  }
-  return pid;
 }
 
 /** Without the command tag of what had been completed: as a rule the error has rolled it back. */
