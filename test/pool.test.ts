@@ -5,9 +5,13 @@ import { Pool } from '../src/sessions/pool.ts';
 import type { Session } from '../src/sessions/session.ts';
 import { fakeClock } from './support/clock.ts';
 import { expect, test, type TestDatabase } from './support/database.ts';
+import { startProxy } from './support/proxy.ts';
 import { until } from './support/until.ts';
 
-function createPool(db: TestDatabase): {
+function createPool(
+  db: Pick<TestDatabase, 'url' | 'name'>,
+  onRegistered?: () => Promise<unknown>,
+): {
   acquire: (isUrgent: boolean) => Promise<Session>;
   pool: Pool;
   closed: number[];
@@ -19,7 +23,10 @@ function createPool(db: TestDatabase): {
     connection: connectionConfig({ url: db.url, env: {} }),
     server: {
       serverVersion: 130_000,
-      registerSession: async () => '',
+      registerSession: async () => {
+        await onRegistered?.();
+        return '';
+      },
       cancelBackend: async () => false,
       terminateBackend: async () => false,
     },
@@ -85,4 +92,20 @@ test('napping workers share sessions for a while before another one is opened', 
   expect(fourth).not.toBe(one);
   // 50 ms; those who are in a hurry wait 10.
   expect(performance.now() - since).toBeGreaterThan(30);
+});
+
+test("a session that is lost while it is registered is nobody's", async ({ db }) => {
+  const proxy = await startProxy(db.url);
+  let losses = 0;
+  const { acquire, closed } = createPool({ url: proxy.url, name: db.name }, async () => {
+    if (losses > 0) return;
+    losses += proxy.cut('bgw worker');
+    // Answers that come after the news of it.
+    for (let answers = 0; answers < 3; answers += 1) await db.query('SELECT');
+  });
+  await expect(acquire(true)).rejects.toMatchObject({ code: '08006' });
+  expect(losses).toBe(1);
+  await until(() => closed.length === 1, { what: 'its end' });
+  expect((await acquire(true)).alive).toBe(true);
+  await proxy.close();
 });

@@ -226,6 +226,7 @@ export class Pool {
       const session = await Session.open(this.#configOf(database), opening, this.#options.server);
       if (before !== this.#abandonments) throw abandoned(session);
       this.#sessions.set(session, this.#seeGone(session));
+      if (!session.alive) throw new BgwError('08006', { message: 'the connection to the server was lost' });
       this.#opening -= 1;
       this.#handOver(session);
     } catch (error) {

@@ -61,11 +61,14 @@ export class Session {
     this.database = database;
     this.backend = backend;
     this.closed = new Promise((resolve) => {
-      client.once('end', () => {
+      const end = (): void => {
         this.alive = false;
         this.isLost = !this.#hasLeft && !this.#wire.isEnding;
         resolve();
-      });
+      };
+      // It may have been lost while it was registered.
+      if (streamOf(client).destroyed) end();
+      else client.once('end', end);
     });
   }
 
