@@ -13,9 +13,10 @@ import { startProxy } from './support/proxy.ts';
 import { until } from './support/until.ts';
 
 const SLEEP = 'SELECT pg_sleep(600)';
-/** The connections of the machine, and how a timer that waits to probe is called there. */
+/** The connections of the machine; how a timer that waits to probe, and a connection that is open, are called there. */
 const SOCKETS = '/proc/net/tcp';
-const KEEPALIVE = '02';
+const KEEPALIVE = '02:';
+const ESTABLISHED = '01';
 
 /** The backends in which it runs. */
 const sleepers = (db: TestDatabase): Promise<number[]> =>
@@ -133,16 +134,20 @@ test('a run that was lost while the node could not see to its end failed by itse
   await proxy.close();
 });
 
-/** In how many seconds either end of a connection asks whether the other one is there, in the words of proc(5). */
-function probes(port: number): number[] {
-  const ofPort = `:${port.toString(16).toUpperCase().padStart(4, '0')}`;
-  const sockets = readFileSync(SOCKETS, 'utf8').split('\n');
-  const fields = sockets.map((line) => line.trim().split(/\s+/));
-  const ends = fields.filter(([, local, remote]) => local?.endsWith(ofPort) || remote?.endsWith(ofPort));
-  return ends.map((end) => {
-    const [timer, ticks = ''] = (end[5] ?? '').split(':');
-    return timer === KEEPALIVE ? Number.parseInt(ticks, 16) / 100 : Infinity;
-  });
+/** In how many seconds each end of the connection between these ports asks whether the other one is there; proc(5). */
+function probes(...ports: number[]): number[] {
+  const [one, other] = ports.map((port) => `:${port.toString(16).toUpperCase().padStart(4, '0')}`) as [string, string];
+  return readFileSync(SOCKETS, 'utf8')
+    .split('\n')
+    .map((line) => line.trim().split(/\s+/))
+    .filter(([, local, remote, state]) => state === ESTABLISHED && hasEnds(`${local} ${remote}`))
+    .map(([, , , , , timer = '']) =>
+      timer.startsWith(KEEPALIVE) ? Number.parseInt(timer.slice(3), 16) / 100 : Infinity,
+    );
+
+  function hasEnds(pair: string): boolean {
+    return new RegExp(`${one} .*${other}$|${other} .*${one}$`).test(pair);
+  }
 }
 
 test.skipIf(!existsSync(SOCKETS))(
@@ -154,9 +159,12 @@ test.skipIf(!existsSync(SOCKETS))(
                     WHERE datname = current_database() AND application_name ~ '^(bgw |bgworker: )' ORDER BY application_name`;
     const { rows } = await db.query<{ name: string; port: number }>(sessions);
     expect(rows.map(({ name }) => name)).toEqual(['bgw control', 'bgw doorbell', 'bgworker: sql']);
+    const server = Number(new URL(db.url).port);
     // Right after something was sent the timer is that of its answer.
-    for (const { name, port } of rows)
-      await until(() => probes(port).length > 0 && probes(port).every((seconds) => seconds <= 10), { what: name });
+    for (const { name, port } of rows) {
+      const areSoon = (): boolean => probes(port, server).every((seconds) => seconds <= 10);
+      await until(() => probes(port, server).length > 0 && areSoon(), { what: name });
+    }
     await controller.stop();
   },
 );
