@@ -1,7 +1,7 @@
 /** What we want to reach, as ratios of one run; the numbers of issue 5. */
 import { cpuTotals, type Comparison } from './comparison.ts';
 import type { Work } from './contestants/contestant.ts';
-import type { Idle } from './idle.ts';
+import { ALONE, type Idle } from './idle.ts';
 import { figure, markdownTable, p50, p99, type Sample } from './result.ts';
 import type { Lateness } from './schedules.ts';
 import { median, percentile } from './support.ts';
@@ -120,7 +120,7 @@ function idleTargets(idle: readonly Idle[]): Target[] {
   const find = (name: RegExp): Idle | undefined => idle.find((each) => name.test(each.name));
   const cpu = (each: Idle | undefined): number | undefined => each && median(cpuTotals(each));
   const [many, napping, nothing] = [/nap 1 min/, /nap 1 s: pg-bgworker/, /nothing registered: pg-bgworker/].map(find);
-  const alone = find(/^the server alone$/);
+  const alone = idle.find(({ name }) => name === ALONE);
   return [
     { what: '10,000 napping workers: connections', measured: many?.connections, atMost: 10 },
     { what: '10,000 napping workers: memory, MB', measured: many?.memory, atMost: 200 },

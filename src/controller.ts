@@ -100,6 +100,7 @@ export class Controller {
       connection: options.connection,
       server: this.#node,
       onClosed: (pid) => this.#events.push({ kind: 'session_closed', pid }),
+      observe: this.#observe,
       slots: maxWorkerProcesses,
       clock,
     });

@@ -51,7 +51,7 @@ const MAY_IMPORT: Record<string, string[]> = {
   vigil: ['clock'],
   frontier: ['clock'],
   catalog: ['sessions', 'sdk', 'orders', 'clock'],
-  sessions: ['orders', 'sql-statements', 'errors', 'clock'],
+  sessions: ['orders', 'sql-statements', 'observation', 'errors', 'clock'],
   events: ['log', 'orders', 'observation', 'errors', 'clock'],
   log: ['observation', 'errors'],
   orders: ['observation', 'errors', 'clock'],

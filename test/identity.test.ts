@@ -662,3 +662,18 @@ test('a name with a control character beyond ASCII is refused as well', async ({
     );
   expect(accepted).toEqual([]);
 });
+
+test('a node takes no operator from whoever comes first in the search_path of its database', async ({
+  db,
+  startController: start,
+}) => {
+  await db.query(`CREATE SCHEMA trap; CREATE TABLE trap.sprung (who text);
+    CREATE FUNCTION trap.spring(text, text) RETURNS boolean LANGUAGE plpgsql AS
+      $$ BEGIN INSERT INTO trap.sprung VALUES (current_user); RETURN $1 OPERATOR(pg_catalog.=) $2; END $$;
+    CREATE OPERATOR trap.= (LEFTARG = text, RIGHTARG = text, FUNCTION = trap.spring);
+    ALTER DATABASE ${db.name} SET search_path = trap, pg_catalog, public`);
+  const controller = await start();
+  const handle = await db.value<bigint>(`SELECT bgw_launch_sql('SELECT 1')`);
+  await controller.saw('worker_exited', { handle: String(handle) });
+  expect(await db.value('SELECT count(*)::int FROM trap.sprung')).toBe(0);
+});

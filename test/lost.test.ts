@@ -7,9 +7,9 @@ import { Roster } from '../src/hosts/roster.ts';
 import { SqlHost } from '../src/hosts/sql-host.ts';
 import type { StartOrder } from '../src/orders.ts';
 import { Pool } from '../src/sessions/pool.ts';
-import { expect, nothingLeft, startController, test } from './support/controller.ts';
+import { expect, nothingLeft, startController, test as controllerTest } from './support/controller.ts';
 import type { TestDatabase } from './support/database.ts';
-import { startProxy } from './support/proxy.ts';
+import { type Proxy, startProxy } from './support/proxy.ts';
 import { until } from './support/until.ts';
 
 const SLEEP = 'SELECT pg_sleep(600)';
@@ -17,6 +17,17 @@ const SLEEP = 'SELECT pg_sleep(600)';
 const SOCKETS = '/proc/net/tcp';
 const KEEPALIVE = '02:';
 const ESTABLISHED = '01';
+
+/** What lies between a node with its defaults and the server. */
+const test = controllerTest.extend<{ network: Proxy }>({
+  network: async ({ db }, use) => {
+    const proxy = await startProxy(db.url);
+    const node = await startController({ url: proxy.url });
+    await use(proxy);
+    await node.stop();
+    await nothingLeft(db);
+  },
+});
 
 /** The backends in which it runs. */
 const sleepers = (db: TestDatabase): Promise<number[]> =>
@@ -30,41 +41,29 @@ const sleeper = (db: TestDatabase): Promise<number> =>
 
 test.for(['session', 'atomic'])(
   'a run whose connection is lost has ended on the server before it is said to have ended (I11), mode %s',
-  async (mode, { db }) => {
-    const proxy = await startProxy(db.url);
-    const controller = await startController({ url: proxy.url });
+  async (mode, { db, network }) => {
     const handle = await db.value<bigint>('SELECT bgw_launch_sql($1, mode => $2)', [SLEEP, mode]);
     await sleeper(db);
-    proxy.cut('bgw worker');
+    network.cut('bgw worker');
     const run = `SELECT json_build_object('status', status, 'sqlstate', sqlstate) FROM bgw_run_history WHERE handle = $1`;
     const ended = await until(() => db.value(run, [handle]), { what: 'its end' });
     expect(await sleepers(db)).toEqual([]);
     expect(ended).toEqual({ status: 'failed', sqlstate: '08006' });
-    await controller.stop();
-    await nothingLeft(db);
-    await proxy.close();
   },
 );
 
-test('a worker that starts again after its connection was lost runs once (I1)', async ({ db }) => {
-  const proxy = await startProxy(db.url);
-  const controller = await startController({ url: proxy.url });
+test('a worker that starts again after its connection was lost runs once (I1)', async ({ db, network }) => {
   await db.query(`SELECT bgw_register('w', $1, restart_time => '0 s')`, [SLEEP]);
   await db.query(`SELECT bgw_launch('w')`);
   for (let loss = 0; loss < 3; loss += 1) {
     const pid = await sleeper(db);
-    proxy.cut('bgw worker');
+    network.cut('bgw worker');
     await until(async () => (await sleeper(db)) !== pid, { what: 'the next attempt' });
     expect(await sleepers(db)).toHaveLength(1);
   }
-  await controller.stop();
-  await nothingLeft(db);
-  await proxy.close();
 });
 
-test('an idle session whose connection is lost is ended', async ({ db }) => {
-  const proxy = await startProxy(db.url);
-  const controller = await startController({ url: proxy.url });
+test('an idle session whose connection is lost is ended', async ({ db, network }) => {
   const run = async (): Promise<number> => {
     const handle = await db.value<bigint>(`SELECT bgw_launch_sql('SELECT 1')`);
     await db.query('CALL bgw_wait_for_shutdown($1)', [handle]);
@@ -72,24 +71,21 @@ test('an idle session whose connection is lost is ended', async ({ db }) => {
   };
   const pid = await run();
   expect(await run(), 'the session is kept').toBe(pid);
-  expect(proxy.cut('bgw worker')).toBe(1);
+  expect(network.cut('bgw worker')).toBe(1);
   await until(async () => !(await db.value('SELECT EXISTS (SELECT FROM pg_stat_activity WHERE pid = $1)', [pid])));
   expect(await run()).not.toBe(pid);
-  await controller.stop();
-  await nothingLeft(db);
-  await proxy.close();
 });
 
 test('a node that is cut off from its server can be stopped', async ({ db }) => {
   const proxy = await startProxy(db.url);
-  const controller = await startController({ url: proxy.url });
+  const node = await startController({ url: proxy.url });
   await db.query('SELECT bgw_launch_sql($1), worker_spi_launch(1)', [SLEEP]);
   await sleeper(db);
   const held = 'SELECT count(*)::int FROM bgw_stat_activity WHERE pid IS NOT NULL';
   await until(async () => (await db.value(held)) === 2, { what: 'sessions of both' });
-  await proxy.close();
-  await controller.saw('connection_lost');
-  await controller.stop();
+  proxy.close();
+  await node.saw('connection_lost');
+  await node.stop();
   await db.query(`SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query = $1`, [SLEEP]);
 });
 
@@ -108,21 +104,25 @@ test('a run that was lost while the node could not see to its end failed by itse
     terminateBackend: () => new Promise<boolean>((resolve) => (answer = resolve)),
   };
   const connection = connectionConfig({ url: proxy.url, env: {} });
-  const pool = new Pool({ connection, server, onClosed: ignore, slots: 8, clock });
+  const pool = new Pool({ connection, server, onClosed: ignore, observe: ignore, slots: 8, clock });
   const context = { clock, events, observe: ignore, server, grace: 5000, startWithin: 5000 };
   const createHost = (order: StartOrder): SqlHost => new SqlHost(order, false, pool, context);
   const roster = new Roster({ clock, events, observe: ignore, maxWorkerProcesses: 8, onDrained: ignore, createHost });
   roster.obey({
-    ...{ kind: 'start', handle: '1', run_id: '1', name: 'w', database: db.name, command: SLEEP, mode: 'session' },
-    ...{
-      library_name: null,
-      function_name: null,
-      main_arg: null,
-      naptime: null,
-      timeout: null,
-      flags: [],
-      settings: [],
-    },
+    kind: 'start',
+    handle: '1',
+    run_id: '1',
+    name: 'w',
+    database: db.name,
+    main_arg: null,
+    command: SLEEP,
+    mode: 'session',
+    library_name: null,
+    function_name: null,
+    flags: [],
+    naptime: null,
+    timeout: null,
+    settings: [],
   });
   await sleeper(db);
   proxy.cut('bgw worker');
@@ -131,7 +131,6 @@ test('a run that was lost while the node could not see to its end failed by itse
   answer(false);
   await stopped;
   expect(events.batch().at(-1)).toMatchObject({ kind: 'exited', interrupted: false, error: { code: '08006' } });
-  await proxy.close();
 });
 
 /** In how many seconds each end of the connection between these ports asks whether the other one is there; proc(5). */
@@ -152,7 +151,8 @@ function probes(...ports: number[]): number[] {
 
 test.skipIf(!existsSync(SOCKETS))(
   'both ends of a session ask whether the other one is there',
-  async ({ db, controller }) => {
+  async ({ db, startController: startWithDefaults }) => {
+    await startWithDefaults();
     await db.query('SELECT bgw_launch_sql($1)', [SLEEP]);
     await sleeper(db);
     const sessions = `SELECT application_name AS name, client_port AS port FROM pg_stat_activity
@@ -165,15 +165,17 @@ test.skipIf(!existsSync(SOCKETS))(
       const areSoon = (): boolean => probes(port, server).every((seconds) => seconds <= 10);
       await until(() => probes(port, server).length > 0 && areSoon(), { what: name });
     }
-    await controller.stop();
   },
 );
 
-test('what a database has for its sessions closes none of a node', async ({ db, startController: start }) => {
+test('what a database has for its sessions closes none of a node', async ({
+  db,
+  startController: startWithDefaults,
+}) => {
   const since14 = (await db.value<number>(`SELECT current_setting('server_version_num')::int`)) >= 140_000;
   if (since14) await db.query(`ALTER DATABASE ${db.name} SET idle_session_timeout = '300ms'`);
   await db.query(`ALTER DATABASE ${db.name} SET tcp_keepalives_idle = '1h'`);
-  const controller = await start();
+  const controller = await startWithDefaults();
   const run = `SELECT bgw_launch_sql('CREATE TABLE seen AS SELECT current_setting($$tcp_keepalives_idle$$) AS idle')`;
   await db.query('CALL bgw_wait_for_shutdown($1)', [await db.value<bigint>(run)]);
   expect(await db.value('SELECT idle FROM seen')).toBe('10');

@@ -31,10 +31,11 @@ const CONTROL_SETTINGS = {
   enable_bitmapscan: 'off',
   plan_cache_mode: 'force_generic_plan',
 };
-/** Those that this server has. */
+/** Those that this server has; under a search_path that may still be anybody's, so that no operator is left to it. */
 const SET_SETTINGS = `
-  SELECT pg_catalog.set_config(name, wanted.setting, false)
-  FROM pg_catalog.json_each_text($1) AS wanted (name, setting) JOIN pg_catalog.pg_settings USING (name)`;
+  SELECT pg_catalog.set_config(wanted.name, wanted.setting, false)
+  FROM pg_catalog.json_each_text($1) AS wanted (name, setting)
+  JOIN pg_catalog.pg_settings ON pg_settings.name OPERATOR(pg_catalog.=) wanted.name`;
 
 /** What a control session has found. */
 export interface Server {

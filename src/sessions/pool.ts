@@ -6,7 +6,8 @@
  */
 import type { ClientConfig } from 'pg';
 import type { Clock } from '../clock.ts';
-import { BgwError } from '../errors.ts';
+import { BgwError, describeError } from '../errors.ts';
+import type { Observe } from '../observation.ts';
 import { endBackend, type Signaller } from './cancel.ts';
 import type { Opening } from './configuration.ts';
 import { workerConnection } from './lasting.ts';
@@ -17,6 +18,7 @@ export interface PoolOptions {
   server: SessionRegistry & Signaller & { readonly serverVersion: number };
   /** Called when a backend is gone. */
   onClosed: (pid: number) => void;
+  observe: Observe;
   /** How many sessions are wanted at most, over all databases; see SPARE. */
   slots: number;
   clock: Clock;
@@ -244,12 +246,17 @@ export class Pool {
   }
 
   async #seeGone(session: Session): Promise<void> {
-    const { server, clock, onClosed } = this.#options;
+    const { server, clock, onClosed, observe } = this.#options;
     await session.closed;
-    // Of a node that is given up nobody can be asked: whoever takes over ends them.
-    if (session.isLost) await endBackend(server, session.backend, clock).catch(() => undefined);
+    const { pid } = session.backend;
+    try {
+      if (session.isLost) await endBackend(server, session.backend, clock);
+    } catch (error) {
+      // The node is given up, as a rule: whoever takes over ends it.
+      observe({ kind: 'unexpected_error', during: `ending backend ${pid}`, error: describeError(error) });
+    }
     this.#sessions.delete(session);
-    onClosed(session.backend.pid);
+    onClosed(pid);
     this.#grow();
   }
 

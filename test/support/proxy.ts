@@ -4,16 +4,18 @@
  */
 import { once } from 'node:events';
 import { type AddressInfo, connect, createServer, type Socket } from 'node:net';
+import { onTestFinished } from 'vitest';
 
 export interface Proxy {
   /** The URL of the server, through this. */
   url: string;
   /** Ends the connections of clients of that application name; the server does not notice. Returns how many there were. */
   cut(applicationName: string): number;
-  /** No new connections from now on. */
-  close(): Promise<void>;
+  /** Ends every connection on both sides, and takes no new ones. */
+  close(): void;
 }
 
+/** Closed at the end of the test. */
 export async function startProxy(url: string): Promise<Proxy> {
   const server = new URL(url);
   const names = new Map<Socket, string>();
@@ -34,6 +36,11 @@ export async function startProxy(url: string): Promise<Proxy> {
   const location = new URL(url);
   location.hostname = '127.0.0.1';
   location.port = String((listener.address() as AddressInfo).port);
+  const close = (): void => {
+    for (const end of ends) end.destroy();
+    listener.close();
+  };
+  onTestFinished(close);
   return {
     url: location.href,
     cut: (applicationName) => {
@@ -44,11 +51,6 @@ export async function startProxy(url: string): Promise<Proxy> {
       }
       return found.length;
     },
-    close: async () => {
-      for (const end of ends) end.destroy();
-      const closed = once(listener, 'close');
-      listener.close();
-      await closed;
-    },
+    close,
   };
 }
