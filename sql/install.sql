@@ -12,7 +12,8 @@
 \ir compute/schedule_policy.sql    -- the words of overlap and missed, and the next due time of a schedule
 \ir compute/check_worker.sql       -- one validator for every way a definition arrives
 \ir lookup/effective.sql           -- settings, nap time, database as they are now
-\ir lookup/standby.sql            -- what belongs on a standby, and the lock that says it runs
+\ir lookup/nodes.sql               -- which controllers are alive
+\ir lookup/standby.sql             -- what belongs on a standby, and the lock that says it runs
 \ir api/register.sql               -- bgw_register, bgw_unregister
 \ir api/launch.sql                 -- bgw_launch, bgw_launch_sql: register one instance
 \ir api/signal.sql                 -- bgw_signal, bgw_cancel, bgw_terminate, bgw_restart, bgw_set_latch

@@ -27,6 +27,8 @@ DROP FUNCTION IF EXISTS bgw.claim_startable(bgw.node, boolean, integer);
 DROP FUNCTION IF EXISTS bgw.take_orders(bigint, integer, integer);
 DROP FUNCTION IF EXISTS bgw.take_orders(bigint, integer, integer, boolean);
 DROP FUNCTION IF EXISTS bgw.look(bigint, oid);
+-- Returned fewer columns.
+DROP FUNCTION IF EXISTS bgw.look(bigint, oid, double precision, boolean);
 DROP FUNCTION IF EXISTS bgw.nodes_are_awake();
 DROP FUNCTION IF EXISTS bgw.next_wakeup_ms();
 -- Returned nothing.

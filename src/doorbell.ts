@@ -24,8 +24,10 @@ export interface DoorbellOptions {
 }
 
 const CHANNEL = 'bgw';
-/** How often it rings itself: a half-open connection is noticed within this time and HEARD_WITHIN; until then the polls do its work. */
-const SELF_TEST_EVERY = 60_000;
+/** How often it rings itself: whether its connection is there the system asks oftener (src/sessions/lasting.ts).  Until it is noticed the polls do its work. */
+const SELF_TEST_EVERY = 300_000;
+/** One that was heard for so long starts anew with its attempts. */
+const STABLE_AFTER = 60_000;
 const HEARD_WITHIN = 5000;
 const CLOSED_WITHIN = 1000;
 /** As long as the controller polls: a promotion is seen no earlier. */
@@ -70,7 +72,7 @@ export class Doorbell implements AsyncDisposable {
         if (!reported) observe({ kind: 'doorbell_lost', error: describeError(error) });
         reported = true;
       }
-      if (clock.monotonic() - startedAt > SELF_TEST_EVERY) attempt = 0;
+      if (clock.monotonic() - startedAt > STABLE_AFTER) attempt = 0;
       await clock.sleep(
         Math.min(10_000, 500 * 2 ** Math.min(attempt, 5)) * (0.5 + clock.random() / 2),
         this.#stop.signal,

@@ -10,12 +10,18 @@ async function joinNode(db: TestDatabase): Promise<{ nodeId: bigint; epoch: numb
 
 const WORKER = `SELECT bgw_register('w', 'SELECT 1')`;
 const LAUNCH = `SELECT bgw_launch_sql('SELECT 1')`;
+const OTHER_NODE = `SELECT bgw.join_node('m', '{}', 8)`;
+const other = (set: string): string => `UPDATE bgw.node SET ${set} WHERE name = 'm'`;
 const SCHEDULE = `INSERT INTO bgw.schedule_state (schedule_id, starts_at) VALUES (1, clock_timestamp() + interval`;
 
 /** What there is, what a node sees of it, and for how many seconds it may sleep if not for two. */
 const SITUATIONS: [string, string[], string[], number?][] = [
   ['nothing', [], [], 4],
-  ['another node', [`SELECT bgw.join_node('m', '{}', 8)`], ['others'], 4],
+  ['another node', [OTHER_NODE], [], 4],
+  ['a node whose lease is over', [OTHER_NODE, other(`lease_until = now() - interval '1 s'`)], ['others'], 4],
+  ['a node whose control session is gone', [OTHER_NODE, other(`control_pid = 0`)], ['others'], 4],
+  ['a node that is fenced', [OTHER_NODE, other(`fenced = true`)], ['others'], 4],
+  ['a node of another server', [OTHER_NODE, other(`timeline = 'x'`)], ['others'], 4],
   ['a minute is over', [`UPDATE bgw.duty SET due_at = now()`], ['house'], 4],
   ['a schedule that was written', [`SELECT bgw_schedule('s', '1 hour', 'SELECT 1')`], ['schedules'], 4],
   ['a schedule that is due', [`${SCHEDULE} '-1 s')`], ['schedules'], -1],
@@ -51,7 +57,7 @@ test('a node sees what there is to do, each part by itself', async ({ db }) => {
     await db.query('BEGIN');
     for (const statement of statements) await db.query(statement);
     const look = await db.value(
-      `SELECT json_build_object('seen', ARRAY(SELECT key FROM json_each_text(to_json(look)) WHERE value = 'true' AND key <> 'chores' ORDER BY key),
+      `SELECT json_build_object('seen', ARRAY(SELECT key FROM json_each_text(to_json(look)) WHERE value = 'true' AND key NOT IN ('chores', 'idle') ORDER BY key),
                                 'wait', ceil(date_part('epoch', due_at - clock_timestamp())))
        FROM bgw.look(${nodeId}, bgw.current_owner()) AS look`,
     );

@@ -17,16 +17,11 @@ BEGIN
             HINT = 'It has to stop its workers and join again.';
     END IF;
     -- A lease that ran out but was not taken over is good again: only fencing, under this row lock, ends an epoch.
-    -- Written at most every other second, so that a busy node does not rewrite its row at each call.
-    IF node.lease_until < bgw.now() + bgw.lease() - interval '2 s' OR node.control_gone_since IS NOT NULL THEN
+    -- Written at most every other second, so that a busy node does not rewrite its row at each call; and when a node that rested rests no longer.
+    IF node.lease_until NOT BETWEEN bgw.now() + bgw.lease() - interval '2 s' AND bgw.now() + bgw.lease() OR node.control_gone_since IS NOT NULL THEN
         UPDATE bgw.node SET lease_until = bgw.now() + bgw.lease(), control_gone_since = NULL WHERE bgw.node.id = check_node.node_id;
     END IF;
     RETURN node;
 END;
 $$;
 COMMENT ON FUNCTION bgw.check_node(bigint, integer) IS 'Locks the row of a node and renews its lease.  Errors: WK001 the node was fenced.';
-
-CREATE OR REPLACE FUNCTION bgw.lease() RETURNS interval
-LANGUAGE sql IMMUTABLE
-AS $$ SELECT interval '15 s' $$;
-COMMENT ON FUNCTION bgw.lease() IS 'How long a node that is not heard of keeps its workers: long enough for a restart of the server, short enough to be taken over from.';

@@ -20,14 +20,19 @@ END;
 $$;
 COMMENT ON FUNCTION bgw.fence_dead_nodes(bigint) IS 'Fences every node that is dead but self (NULL: none).  false: some session of one is still there; call again.';
 
+CREATE OR REPLACE FUNCTION bgw.is_past(node bgw.node) RETURNS boolean
+LANGUAGE sql
+AS $$ SELECT node.fenced OR node.lease_until < bgw.now() OR node.timeline IS DISTINCT FROM bgw.timeline() $$;
+COMMENT ON FUNCTION bgw.is_past(bgw.node) IS
+'Whether a node may be taken over at once: it is fenced already, its lease is over, or it is one of another server: its row came here by replication (I17).';
+
 CREATE OR REPLACE FUNCTION bgw.is_dead(node bgw.node) RETURNS boolean
 LANGUAGE plpgsql
 AS $$
 BEGIN
-    IF node.fenced OR node.lease_until < bgw.now() OR node.timeline IS DISTINCT FROM bgw.timeline() THEN
+    IF bgw.is_past(node) THEN
         RETURN true;
-    ELSIF EXISTS (SELECT FROM pg_catalog.pg_stat_activity AS live WHERE live.pid = node.control_pid
-                  AND coalesce(live.backend_start = node.control_backend_start, true)) THEN
+    ELSIF bgw.has_control_session(node) THEN
         RETURN false;
     ELSIF node.control_gone_since IS NULL THEN
         UPDATE bgw.node SET control_gone_since = bgw.now() WHERE bgw.node.id = is_dead.node.id;
@@ -37,8 +42,7 @@ BEGIN
     RETURN node.control_gone_since < bgw.now() - interval '2 s';
 END;
 $$;
-COMMENT ON FUNCTION bgw.is_dead(bgw.node) IS 'Whether a node is dead: fenced already, its lease over, its control session gone for two seconds, or a node of
-another server: its row came here by replication (I17).';
+COMMENT ON FUNCTION bgw.is_dead(bgw.node) IS 'Whether a node is dead: bgw.is_past, or its control session gone for two seconds.';
 
 CREATE OR REPLACE FUNCTION bgw.fence_node(dead bigint) RETURNS boolean
 LANGUAGE plpgsql

@@ -94,6 +94,9 @@ DECLARE
     is_taken boolean;
     old_partition regclass;
 BEGIN
+    IF pg_catalog.to_regclass(pg_catalog.format('bgw.%s_%s', parent, pg_catalog.to_char(today + 2, 'YYYYMMDD'))) IS NOT NULL THEN
+        RETURN;  -- it was the last to be made, together with all that follows
+    END IF;
     FOREACH day IN ARRAY ARRAY[today, today + 1, today + 2] LOOP
         EXECUTE pg_catalog.format('SELECT EXISTS (SELECT FROM bgw.%1$I WHERE %2$I >= $1 AND %2$I < $1 + 1)', parent || '_default', key) INTO is_taken USING day;
         IF NOT is_taken AND pg_catalog.to_regclass(pg_catalog.format('bgw.%s_%s', parent, pg_catalog.to_char(day, 'YYYYMMDD'))) IS NULL THEN

@@ -7,7 +7,7 @@ CREATE OR REPLACE FUNCTION bgw.take_orders(node_id bigint, epoch integer, room i
 LANGUAGE plpgsql
 AS $$
 DECLARE
-    node bgw.node := bgw.check_node(take_orders.node_id, take_orders.epoch);
+    node bgw.node;
     seen record;
     all_settled boolean := true;
     signals jsonb := '[]';
@@ -15,13 +15,22 @@ DECLARE
     naps json := '[]';
     starts json := '[]';
     first_turn double precision;
-    wake_ms double precision := 10;
+    wake_ms double precision;
 BEGIN
+    IF is_poll THEN
+        wake_ms := bgw.rest(take_orders.node_id, take_orders.epoch);
+        IF wake_ms IS NOT NULL THEN
+            RETURN pg_catalog.json_build_object('orders', pg_catalog.json_build_array(), 'settings', NULL, 'first_turn', NULL, 'wake_ms', wake_ms);
+        END IF;
+    END IF;
+    node := bgw.check_node(take_orders.node_id, take_orders.epoch);
     -- Not past a signal: it may be for what would be started.
     IF hurried AND room > 0 AND NOT EXISTS (SELECT FROM bgw.signal) THEN
         SELECT * INTO starts, first_turn FROM bgw.claim_startable(node, true, room, since);
     END IF;
-    IF first_turn IS NULL THEN
+    IF first_turn IS NOT NULL THEN
+        wake_ms := 10;
+    ELSE
         seen := bgw.look(node.id, node.login, since, is_poll);
         IF seen.chores THEN
             all_settled := bgw.do_chores(node.id, seen);
@@ -42,8 +51,10 @@ BEGIN
         IF seen.starts AND room > 0 THEN
             SELECT * INTO starts, first_turn FROM bgw.claim_startable(node, true, room, since);
         END IF;
-        -- 0 would spin on what other nodes hold locked.
-        wake_ms := CASE WHEN all_settled THEN greatest(1, pg_catalog.ceil(pg_catalog.date_part('epoch', seen.due_at - bgw.now()) * 1000)) ELSE 100 END;
+        IF seen.idle THEN
+            UPDATE bgw.node SET lease_until = bgw.now() + bgw.lease_at_rest() WHERE bgw.node.id = take_orders.node_id;
+        END IF;
+        wake_ms := CASE WHEN all_settled THEN bgw.wake_ms(seen.due_at) ELSE 100 END;
     END IF;
     RETURN pg_catalog.json_build_object(
         'orders', pg_catalog.json_build_array(signals, leaves, naps, starts),
@@ -62,6 +73,32 @@ hurried: the node was rung, most likely for a launch: where there is something t
 since: what takes a slot and has an earlier turn is left to a call with the default (src/frontier.ts).
 is_poll: the node has slept, nobody has rung, and it has nothing to report.
 Errors: WK001 the node was fenced.';
+
+CREATE OR REPLACE FUNCTION bgw.rest(node_id bigint, epoch integer) RETURNS double precision
+LANGUAGE plpgsql
+AS $$
+DECLARE
+    login oid;
+    seen record;
+BEGIN
+    -- Without a lock: a node that is fenced meanwhile is told so at its next look, and has done nothing.
+    SELECT node.login INTO login FROM bgw.node
+    WHERE node.id = rest.node_id AND node.epoch = rest.epoch AND NOT node.fenced AND node.control_gone_since IS NULL AND bgw.is_resting(node);
+    IF FOUND THEN
+        seen := bgw.look(rest.node_id, login);
+        RETURN CASE WHEN seen.idle AND NOT (seen.chores OR seen.notices) THEN bgw.wake_ms(seen.due_at) END;
+    END IF;
+    RETURN NULL;
+END;
+$$;
+COMMENT ON FUNCTION bgw.rest(bigint, integer) IS
+'The poll of a node at rest (decision 14): it locks and writes nothing.  Returns in how many milliseconds to look again; NULL: the node does not rest, or there is something to do.';
+
+CREATE OR REPLACE FUNCTION bgw.wake_ms(due_at timestamptz) RETURNS double precision
+LANGUAGE sql
+-- 0 would spin on what other nodes hold locked.
+AS $$ SELECT greatest(1, pg_catalog.ceil(pg_catalog.date_part('epoch', due_at - bgw.now()) * 1000)) $$;
+COMMENT ON FUNCTION bgw.wake_ms(timestamptz) IS 'Milliseconds until then, at least one.';
 
 CREATE OR REPLACE FUNCTION bgw.do_chores(node_id bigint, seen record) RETURNS boolean
 LANGUAGE plpgsql

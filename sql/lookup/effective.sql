@@ -119,8 +119,3 @@ BEGIN
 END;
 $$;
 COMMENT ON FUNCTION bgw.is_interrupted(bgw.process, bgw.worker) IS 'Whether a worker has to stay away from its database for now.';
-
-CREATE OR REPLACE FUNCTION bgw.has_live_node() RETURNS boolean
-LANGUAGE sql STABLE
-AS $$ SELECT EXISTS (SELECT FROM bgw.node WHERE NOT node.fenced AND node.lease_until > pg_catalog.clock_timestamp()) $$;
-COMMENT ON FUNCTION bgw.has_live_node() IS 'Whether any controller is alive, by its lease.';

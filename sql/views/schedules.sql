@@ -28,7 +28,7 @@ BEGIN
         WHEN NOT schedule.active THEN 'bgw_resume'
         WHEN NOT worker.enabled THEN 'worker is not enabled'
         WHEN state.error IS NOT NULL THEN state.error
-        WHEN NOT bgw.has_live_node() THEN 'a controller: none is running'
+        WHEN NOT (SELECT bgw.has_live_node()) THEN 'a controller: none is running'
         WHEN state.schedule_id IS NULL THEN 'its turn'
         WHEN state.due_at IS NOT NULL THEN 'its next due time'
         WHEN schedule.parsed = '{}' THEN 'the first controller to join'
