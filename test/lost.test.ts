@@ -63,6 +63,17 @@ test('a worker that starts again after its connection was lost runs once (I1)', 
   }
 });
 
+test('a session of a worker that the server does not answer is tried again', async ({ db }) => {
+  const proxy = await startProxy(db.url);
+  const node = await startController({ url: `${proxy.url}?connect_timeout=1` });
+  const unanswered = proxy.muteNext();
+  const handle = await db.value<bigint>(`SELECT bgw_launch_sql('SELECT 1')`);
+  await unanswered;
+  await db.query('CALL bgw_wait_for_shutdown($1)', [handle]);
+  expect(await db.value('SELECT status FROM bgw_run_history WHERE handle = $1', [handle])).toBe('done');
+  await node.stop();
+});
+
 test('an idle session whose connection is lost is ended', async ({ db, network }) => {
   const run = async (): Promise<number> => {
     const handle = await db.value<bigint>(`SELECT bgw_launch_sql('SELECT 1')`);
@@ -74,6 +85,23 @@ test('an idle session whose connection is lost is ended', async ({ db, network }
   expect(network.cut('bgw worker')).toBe(1);
   await until(async () => !(await db.value('SELECT EXISTS (SELECT FROM pg_stat_activity WHERE pid = $1)', [pid])));
   expect(await run()).not.toBe(pid);
+});
+
+test('a control session that is lost is ended when the node has another one, and what waits there with it', async ({
+  db,
+  network,
+}) => {
+  const control = `SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND application_name = 'bgw control'`;
+  const lost = await db.value<number>(control);
+  const blocker = await db.client();
+  await blocker.query('BEGIN; LOCK TABLE bgw.node IN ACCESS EXCLUSIVE MODE');
+  await db.query('NOTIFY bgw');
+  await until(() => db.value(`SELECT wait_event_type = 'Lock' FROM pg_stat_activity WHERE pid = $1`, [lost]));
+  network.cut('bgw control');
+  await until(() => db.value(`SELECT count(*) = 2 FROM (${control}) AS sessions`));
+  await blocker.query('COMMIT');
+  await until(() => db.value(`SELECT count(*) = 1 AND bool_and(pid <> $1) FROM (${control}) AS sessions`, [lost]));
+  await blocker.end();
 });
 
 test('a node that is cut off from its server can be stopped', async ({ db }) => {

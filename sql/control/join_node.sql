@@ -45,6 +45,11 @@ BEGIN
             MESSAGE = pg_catalog.format('node %s has joined another server', node.id),
             DETAIL = pg_catalog.format('Timeline %s, now %s.', node.timeline, bgw.timeline());
     END IF;
+    -- Of a connection that was lost the server may not know yet: a call that waits there would claim for nobody.
+    IF EXISTS (SELECT FROM pg_catalog.pg_stat_activity AS live WHERE live.pid = node.control_pid AND live.pid <> pg_catalog.pg_backend_pid()
+               AND live.backend_start = node.control_backend_start) THEN
+        PERFORM pg_catalog.pg_terminate_backend(node.control_pid);
+    END IF;
     UPDATE bgw.node SET control_pid = pg_catalog.pg_backend_pid(), control_gone_since = NULL,
         control_backend_start = (SELECT activity.backend_start FROM pg_catalog.pg_stat_get_activity(pg_catalog.pg_backend_pid()) AS activity)
     WHERE bgw.node.id = resume_node.node_id;
@@ -60,7 +65,7 @@ BEGIN
 END;
 $$;
 COMMENT ON FUNCTION bgw.resume_node(bigint, integer, bigint[]) IS
-'A node has a new control session.  running: the run ids it knows; what it was given and never heard of waits again, and signals it may have
+'A node has a new control session; the one of before is ended, if it is still there.  running: the run ids it knows; what it was given and never heard of waits again, and signals it may have
 missed are sent again.  Returns the run ids that are this node''s: after a crash of the server a claim that was not flushed is not among them,
 and what the node runs under it must end.  Errors: WK001 the node was fenced, or the server is another one.';
 

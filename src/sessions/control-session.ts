@@ -5,7 +5,7 @@
 import pg from 'pg';
 import { BgwError, notInstalled } from '../errors.ts';
 import { endClient } from './end.ts';
-import { LASTING, LASTING_SINCE_14, PROBING } from './lasting.ts';
+import { LASTING, LASTING_SINCE_14, probingConnection } from './lasting.ts';
 import { checkBackend } from './pooler.ts';
 
 /** A control call that takes longer is stuck: on a lock, or on a server that does not answer. */
@@ -52,11 +52,9 @@ export interface Server {
 /** Errors: WK203 behind a pooler, 0A000 the server is too old, WK303 no schema, 42501 it is another role's. */
 export async function openControlSession(connection: pg.ClientConfig): Promise<{ client: pg.Client; server: Server }> {
   const client = new pg.Client({
-    ...connection,
-    ...PROBING,
+    ...probingConnection(connection),
     application_name: 'bgw control',
     pipeline: true, // calls of workers that open and end sessions do not wait for the loop's
-    connectionTimeoutMillis: 10_000,
     query_timeout: STATEMENT_TIMEOUT + 5000,
   });
   client.on('error', () => undefined); // the query in flight, or the next one, says so

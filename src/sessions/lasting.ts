@@ -5,7 +5,9 @@
 import type { ClientConfig } from 'pg';
 
 /** The node asks after ten seconds of silence whether the server is there, and after ten more takes it for lost. */
-export const PROBING = { keepAlive: true, keepAliveInitialDelayMillis: 10_000 };
+const PROBING = { keepAlive: true, keepAliveInitialDelayMillis: 10_000 };
+/** What has not answered by then is tried again, unless connect_timeout says otherwise. */
+const ANSWERING = { connectionTimeoutMillis: 10_000 };
 
 /** The server asks as well: an idle session whose node is gone is closed after 25 seconds. */
 export const LASTING = {
@@ -16,10 +18,15 @@ export const LASTING = {
 };
 export const LASTING_SINCE_14 = { idle_session_timeout: '0', client_connection_check_interval: '5s' };
 
+/** A connection that notices when there is nobody at its other end. */
+export function probingConnection(connection: ClientConfig): ClientConfig {
+  return { ...ANSWERING, ...connection, ...PROBING };
+}
+
 /** The connection of a session that waits, such as that of the doorbell. */
 export function lastingConnection(connection: ClientConfig, serverVersion: number): ClientConfig {
   const settings = { ...LASTING, ...(serverVersion >= 140_000 ? LASTING_SINCE_14 : {}) };
-  return withOptions({ ...connection, ...PROBING }, settings);
+  return withOptions(probingConnection(connection), settings);
 }
 
 /** The connection of a session of a worker: what it says, LOG messages too, reaches the controller. */

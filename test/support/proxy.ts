@@ -11,6 +11,8 @@ export interface Proxy {
   url: string;
   /** Ends the connections of clients of that application name; the server does not notice. Returns how many there were. */
   cut(applicationName: string): number;
+  /** The next connection that is opened gets no answer.  Resolves when it is there. */
+  muteNext(): Promise<void>;
   /** Ends every connection on both sides, and takes no new ones. */
   close(): void;
 }
@@ -20,7 +22,14 @@ export async function startProxy(url: string): Promise<Proxy> {
   const server = new URL(url);
   const names = new Map<Socket, string>();
   const ends = new Set<Socket>();
+  let muted: (() => void) | undefined;
   const listener = createServer((client) => {
+    if (muted) {
+      ends.add(client.on('error', () => undefined));
+      muted();
+      muted = undefined;
+      return;
+    }
     const upstream = connect(Number(server.port), server.hostname);
     for (const end of [client, upstream]) {
       ends.add(end);
@@ -51,6 +60,7 @@ export async function startProxy(url: string): Promise<Proxy> {
       }
       return found.length;
     },
+    muteNext: () => new Promise((resolve) => (muted = resolve)),
     close,
   };
 }
