@@ -59,6 +59,13 @@ export function lineOf(observation: Observation): LogLine | undefined {
       return { ...line('WARNING', observation.error.message, observation.error), ...subject(observation) };
     case 'worker_exited':
       return exitLine(observation);
+    case 'session_awaited': {
+      const { name, error } = observation;
+      return {
+        ...line('WARNING', `background worker "${name}" waits for a session: ${error.message}`, error),
+        ...subject(observation),
+      };
+    }
     case 'worker_killed':
       return {
         ...line('WARNING', `background worker "${observation.name}" ${observation.reason}`),

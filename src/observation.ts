@@ -29,6 +29,7 @@ export type Observation =
   | { kind: 'library_failed'; library: string; error: ErrorDescription }
   | ({ kind: 'worker_started'; pid?: number | undefined; osPid?: number | undefined } & Subject)
   | ({ kind: 'worker_refused'; error: ErrorDescription } & Subject)
+  | ({ kind: 'session_awaited'; error: ErrorDescription } & Subject)
   | ({ kind: 'worker_signalled'; signal: string } & Subject)
   | ({ kind: 'worker_exited'; exitCode: number | null; error?: ErrorDescription | undefined } & Subject)
   | ({ kind: 'worker_killed'; reason: string } & Subject)

@@ -2,7 +2,8 @@
 import { spawnSync } from 'node:child_process';
 import { join } from 'node:path';
 import { findPackageRoot } from '../src/package-root.ts';
-import { expect, test } from './support/controller.ts';
+import { expect, startController, test } from './support/controller.ts';
+import { onServer } from './support/database.ts';
 import { until } from './support/until.ts';
 
 const LIBRARIES = join(findPackageRoot(), 'test', 'fixtures', 'libraries');
@@ -184,4 +185,33 @@ test('bgw status prints no control character that a worker has put into its erro
   expect(stdout).toMatch(/hostile.*cleared/);
   // oxlint-disable-next-line no-control-regex -- these are what must not be there
   expect(stdout).not.toMatch(/[\u0000-\u0009\u000B-\u001F\u007F-\u009F]/);
+});
+
+test('a worker whose session the server refuses says what it waits for, and starts when it can', async ({
+  ordinary,
+}) => {
+  const { db } = ordinary;
+  const node = await startController(db);
+  const limit = (connections: number): Promise<void> =>
+    onServer(`ALTER DATABASE ${db.name} CONNECTION LIMIT ${connections}`);
+  await limit(1);
+  const handle = await db.value<bigint>(`SELECT bgw_launch_sql('SELECT 1', name => 'turned away')`);
+  await node.saw('session_awaited', { name: 'turned away' });
+  const { rows } = await db.query('SELECT node, status, waiting_for FROM bgw_stat_activity WHERE handle = $1', [
+    handle,
+  ]);
+  expect(rows).toEqual([{ node: expect.any(String), status: 'not_yet_started', waiting_for: 'the start on its node' }]);
+  const said = 'SELECT severity, sqlstate, message FROM bgw_log WHERE handle = $1';
+  await until(async () => (await db.query(said, [handle])).rows.length > 0);
+  expect((await db.query(said, [handle])).rows).toEqual([
+    {
+      severity: 'WARNING',
+      sqlstate: '53300',
+      message: `background worker "turned away" waits for a session: too many connections for database "${db.name}"`,
+    },
+  ]);
+  await limit(-1);
+  await db.query('CALL bgw_wait_for_shutdown($1)', [handle]);
+  expect(await db.value('SELECT status FROM bgw_run_history WHERE handle = $1', [handle])).toBe('done');
+  await node.stop();
 });

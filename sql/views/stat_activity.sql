@@ -52,7 +52,7 @@ LANGUAGE sql STABLE
 AS $$
     -- In the order of the conditions in claim_startable.
     SELECT CASE
-        WHEN process.run_id IS NOT NULL THEN NULL
+        WHEN process.run_id IS NOT NULL THEN CASE WHEN process.status = 'not_yet_started' THEN 'the start on its node' END
         WHEN process.stop_requested_at IS NOT NULL THEN 'termination'
         WHEN process.owner NOT IN (SELECT oid FROM pg_catalog.pg_roles) THEN pg_catalog.format('role with OID %s does not exist', process.owner)
         WHEN process.owner NOT IN (SELECT login.owner FROM bgw.login) THEN pg_catalog.format('there is no login for role "%s"', pg_catalog.pg_get_userbyid(process.owner))
@@ -75,7 +75,7 @@ AS $$
         ELSE 'its turn'
     END
 $$;
-COMMENT ON FUNCTION bgw.obstacle(bgw.process, bgw.worker) IS 'Why a process is not started; one row, NULL if it is.';
+COMMENT ON FUNCTION bgw.obstacle(bgw.process, bgw.worker) IS 'Why a process is not started; one row, NULL if it is.  A node that cannot open a session for it says so in bgw_log.';
 
 CREATE OR REPLACE FUNCTION bgw.is_ahead(moment timestamptz) RETURNS boolean
 LANGUAGE plpgsql STABLE

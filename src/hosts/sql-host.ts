@@ -20,6 +20,8 @@ const FIRST_SHOWN_AFTER = 5;
 /** A later run of a napping worker that is shorter is not shown either: two reports for nothing. */
 const LATER_SHOWN_AFTER = 100;
 
+const TOO_MANY_CONNECTIONS = '53300';
+
 export class SqlHost implements Host {
   readonly order: StartOrder;
   readonly ended: Promise<Exit>;
@@ -94,7 +96,8 @@ export class SqlHost implements Host {
 
   /** A session, or none if the worker is to end. A server that is away for now is waited for: nothing has begun yet. */
   async #acquire(): Promise<Session | undefined> {
-    const { clock } = this.#context;
+    const { clock, observe } = this.#context;
+    const { handle, name } = this.order;
     for (let attempt = 0; !this.#isStopping; attempt += 1) {
       try {
         const session = await this.#pool.acquire(this.order.database, {
@@ -105,6 +108,10 @@ export class SqlHost implements Host {
         void this.#pool.release(session);
       } catch (error) {
         if (!isPassing(error)) throw error;
+        const refusal = describeError(error);
+        // Of a server that is away the node says so itself.
+        if (attempt === 0 && refusal.code === TOO_MANY_CONNECTIONS)
+          observe({ kind: 'session_awaited', handle, name, error: refusal });
         await this.#latch.wait(backOff(attempt, clock));
       }
     }
