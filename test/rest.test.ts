@@ -36,7 +36,7 @@ async function writes(db: TestDatabase, node: Member): Promise<boolean> {
   return wrote;
 }
 
-const isResting = 'SELECT count(*)::int FROM bgw.node WHERE bgw.is_resting(node)';
+const isResting = 'SELECT count(*)::int FROM bgw.node WHERE bgw.is_resting(lease_until)';
 
 test('nodes at rest write nothing, until the lease is nearly over', async ({ db }) => {
   const [one, other] = [await restingNode(db, 'one'), await restingNode(db, 'other')];
@@ -89,6 +89,9 @@ test('a node at rest whose control session is gone is alive for nobody; one with
     await db.value('SELECT bgw.has_live_node()'),
   ];
   expect(await seen()).toEqual(['running', true]);
+  await db.query('SET ROLE pg_signal_backend');
+  expect(await seen(), 'anybody may ask').toEqual(['running', true]);
+  await db.query('RESET ROLE');
   const pid = await db.value<number>('SELECT control_pid FROM bgw.node');
   await db.query('UPDATE bgw.node SET control_pid = 0');
   expect(await seen()).toEqual(['lease over', false]);

@@ -32,7 +32,7 @@ AS $$
 BEGIN
     IF bgw.is_past(node) THEN
         RETURN true;
-    ELSIF bgw.has_control_session(node) THEN
+    ELSIF bgw.is_there(node.control_pid, node.control_backend_start) THEN
         RETURN false;
     ELSIF node.control_gone_since IS NULL THEN
         UPDATE bgw.node SET control_gone_since = bgw.now() WHERE bgw.node.id = is_dead.node.id;

@@ -10,7 +10,7 @@ AS $$
 DECLARE
     present timestamptz := bgw.now();
 BEGIN
-    SELECT EXISTS (SELECT FROM bgw.node WHERE bgw.node.id <> look.node_id AND (bgw.is_past(node) OR NOT bgw.has_control_session(node))),
+    SELECT EXISTS (SELECT FROM bgw.node WHERE bgw.node.id <> look.node_id AND (bgw.is_past(node) OR NOT bgw.is_there(node.control_pid, node.control_backend_start))),
            EXISTS (SELECT FROM bgw.duty WHERE duty.name = 'keep_house' AND duty.due_at <= present),
            EXISTS (SELECT FROM bgw.schedule_state WHERE schedule_state.starts_at <= present) OR EXISTS (SELECT FROM bgw.schedule_change),
            EXISTS (SELECT FROM bgw.worker WHERE worker.scope = 'every_database'),

@@ -83,7 +83,7 @@ DECLARE
 BEGIN
     -- Without a lock: a node that is fenced meanwhile is told so at its next look, and has done nothing.
     SELECT node.login INTO login FROM bgw.node
-    WHERE node.id = rest.node_id AND node.epoch = rest.epoch AND NOT node.fenced AND node.control_gone_since IS NULL AND bgw.is_resting(node);
+    WHERE node.id = rest.node_id AND node.epoch = rest.epoch AND NOT node.fenced AND node.control_gone_since IS NULL AND bgw.is_resting(node.lease_until);
     IF FOUND THEN
         seen := bgw.look(rest.node_id, login);
         RETURN CASE WHEN seen.idle AND NOT (seen.chores OR seen.notices) THEN bgw.wake_ms(seen.due_at) END;

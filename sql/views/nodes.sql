@@ -2,7 +2,7 @@
 
 CREATE OR REPLACE VIEW public.bgw_nodes AS
     SELECT node.id AS node_id, node.name AS node, pg_catalog.pg_get_userbyid(node.login) AS login,
-           CASE WHEN node.fenced THEN 'fenced' WHEN NOT bgw.is_live(node) THEN 'lease over' ELSE 'running' END AS status,
+           CASE WHEN node.fenced THEN 'fenced' WHEN NOT bgw.is_live(node.fenced, node.lease_until, node.control_pid, node.control_backend_start) THEN 'lease over' ELSE 'running' END AS status,
            node.joined_at, node.lease_until, node.max_worker_processes, node.libraries
     FROM bgw.node;
 COMMENT ON VIEW public.bgw_nodes IS
