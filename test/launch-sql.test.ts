@@ -399,3 +399,12 @@ test('COPY FROM STDIN is an error, and its session is not lost', async ({ db, co
   expect(await run(db, 'COPY item TO STDOUT')).toMatchObject({ status: 'done', command_tag: 'COPY 0' });
   expect(controller.observations.some(({ kind }) => kind === 'connection_lost')).toBe(false);
 });
+
+test('a command that leaves its transaction open is told that it is rolled back', async ({ db, controller }) => {
+  await db.query('CREATE TABLE t (n int)');
+  const handle = await db.value<bigint>(`SELECT bgw_launch_sql('BEGIN; INSERT INTO t VALUES (1)', name => 'open')`);
+  const said = await controller.saw('worker_said', { name: 'open' });
+  expect(said).toMatchObject({ severity: 'WARNING', error: { code: '25000' } });
+  await db.query('CALL bgw_wait_for_shutdown($1)', [handle]);
+  expect(await db.value('SELECT count(*)::int FROM t')).toBe(0);
+});

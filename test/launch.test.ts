@@ -235,3 +235,23 @@ test('one-shots from four clients, a third of them rolled back: every committed 
   expect(await db.value(`SELECT count(*) FROM bgw_run_history WHERE status <> 'done'`)).toBe(0n);
   expect(controller.observations.some((seen) => seen.kind === 'connection_lost')).toBe(false);
 });
+
+test('an autostart worker that is unregistered and registered again starts anew, in one transaction or two', async ({
+  db,
+  controller,
+}) => {
+  const register = `SELECT bgw_register('again', 'SELECT pg_sleep(600)', autostart => true)`;
+  await db.query(register);
+  const handle = (): Promise<bigint> =>
+    db.value(`SELECT max(handle) FROM bgw_stat_activity WHERE name = 'again' AND status = 'started'`);
+  let before = await until(handle, { what: 'its start' });
+  for (const statements of [
+    [`BEGIN; SELECT bgw_unregister('again'); ${register}; COMMIT`],
+    [`SELECT bgw_unregister('again')`, register],
+  ]) {
+    for (const statement of statements) await db.query(statement);
+    await controller.saw('worker_exited', { handle: String(before) });
+    before = await until(async () => ((await handle()) > before ? await handle() : undefined), { what: 'the new one' });
+  }
+  expect(await db.value(`SELECT count(*)::int FROM bgw_stat_activity WHERE name = 'again'`)).toBe(1);
+});

@@ -377,3 +377,12 @@ test('what a restart rule cannot be is refused', async ({ db }) => {
     });
   }
 });
+
+test('a nap time that a setting gives is no shorter than one of a definition may be', async ({ db }) => {
+  await db.query(`SELECT bgw_define_setting('napper.naptime', boot_val => '-5', vartype => 'integer', unit => 's')`);
+  await db.query(`SELECT bgw_register('napper', 'SELECT 1', naptime => 'napper.naptime')`);
+  const nap = `SELECT bgw.nap_of(worker, NULL)::text FROM bgw.worker WHERE name = 'napper'`;
+  expect(await db.value(nap)).toBe('00:00:00.01');
+  await db.query(`SELECT bgw_set_config('napper.naptime', '20 s')`);
+  expect(await db.value(nap)).toBe('00:00:20');
+});

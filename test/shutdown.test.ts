@@ -6,8 +6,8 @@ import { join } from 'node:path';
 import pg from 'pg';
 import { startEmbedded } from '../src/embedded.ts';
 import { migrate } from '../src/migrate.ts';
-import { expect, nothingLeft, ownBackends, spawnController, test } from './support/controller.ts';
-import type { TestDatabase } from './support/database.ts';
+import { expect, nothingLeft, ownBackends, spawnController, startController, test } from './support/controller.ts';
+import { createDatabase, type TestDatabase } from './support/database.ts';
 import { until } from './support/until.ts';
 
 const SLEEP = 'SELECT pg_sleep(600)';
@@ -297,4 +297,25 @@ test('a controller that was frozen and taken over stops its workers when it goes
   expect(new Set(runs).size).toBe(2);
   expect(runs, 'the runs do not overlap').toEqual(runs.toSorted((a, b) => Number(a) - Number(b)));
   expect(await frozen.end('SIGTERM')).toBe(0);
+});
+
+test('a controller of a copy of a database leaves the sessions of the original alone', async ({ db, controller }) => {
+  const handle = await launch(db, `bgw_launch_sql('${SLEEP}')`);
+  await until(async () => (await sleepers(db)) === 1);
+  const copy = await createDatabase();
+  for (const table of ['node', 'session']) {
+    const rows = await db.value(`SELECT json_agg(t) FROM bgw.${table} AS t`);
+    await copy.query(
+      `INSERT INTO bgw.${table} OVERRIDING SYSTEM VALUE SELECT * FROM json_populate_recordset(NULL::bgw.${table}, $1)`,
+      [JSON.stringify(rows)],
+    );
+  }
+  await copy.query(`UPDATE bgw.node SET lease_until = now() - interval '1 s'`);
+  const second = await startController(copy);
+  expect(await copy.value('SELECT count(*)::int FROM bgw_nodes')).toBe(1);
+  await second.stop();
+  await copy.drop();
+  expect(await sleepers(db)).toBe(1);
+  expect(controller.observations.map(({ kind }) => kind)).not.toContain('connection_lost');
+  expect(await db.value('SELECT status FROM bgw_get_pid($1)', [handle])).toBe('started');
 });

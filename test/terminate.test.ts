@@ -302,3 +302,13 @@ test('a signal that there is not is refused, by handle and by name, also when no
       hint: 'Available signals: SIGHUP, SIGINT, SIGTERM, SIGUSR1.',
     });
 });
+
+test('a name reaches every process that has it, also of a definition that is gone', async ({ db, controller }) => {
+  await db.query(`SELECT bgw_register('same', 'SELECT pg_sleep(600)')`);
+  const ofWorker = await db.value<bigint>(`SELECT bgw_launch('same')`);
+  const ofCommand = await db.value<bigint>(`SELECT bgw_launch_sql('SELECT pg_sleep(600)', name => 'same')`);
+  for (const handle of [ofWorker, ofCommand]) await controller.saw('worker_started', { handle: String(handle) });
+  await db.query('UPDATE bgw.worker SET unregistered = true');
+  expect(await db.value(`SELECT bgw_terminate('same')`)).toBe(true);
+  for (const handle of [ofWorker, ofCommand]) await controller.saw('worker_exited', { handle: String(handle) });
+});

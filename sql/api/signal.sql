@@ -103,8 +103,9 @@ CREATE OR REPLACE FUNCTION bgw.find_processes(worker_name text) RETURNS SETOF bi
 LANGUAGE plpgsql
 AS $$
 BEGIN
-    RETURN QUERY SELECT process.id FROM bgw.process
-    WHERE process.name = worker_name AND process.worker_id IS NULL AND process.owner = bgw.current_owner() ORDER BY process.id;
+    -- Also of a definition that is gone.
+    RETURN QUERY SELECT process.id FROM bgw.process LEFT JOIN bgw.worker ON worker.id = process.worker_id AND NOT worker.unregistered
+    WHERE process.owner = bgw.current_owner() AND (process.name = worker_name OR worker.name = worker_name) ORDER BY process.id;
     IF NOT FOUND THEN
         RETURN QUERY SELECT process.id FROM bgw.process
         WHERE process.worker_id = (bgw.find_worker(worker_name)).id ORDER BY process.id;
@@ -115,4 +116,4 @@ BEGIN
 END;
 $$;
 COMMENT ON FUNCTION bgw.find_processes(text) IS
-'Handles of every process of that worker, or of the caller''s bgw_launch_sql of that name, in lock order.  Errors: 42704 no such worker, WK101 several.';
+'Handles of every process of the caller''s of that name, or of the worker of that name that the caller may operate, in lock order.  Errors: 42704 no such worker, WK101 several.';

@@ -24,7 +24,7 @@ CREATE OR REPLACE FUNCTION bgw.is_past(node bgw.node) RETURNS boolean
 LANGUAGE sql
 AS $$ SELECT node.fenced OR node.lease_until < bgw.now() OR node.timeline IS DISTINCT FROM bgw.timeline() $$;
 COMMENT ON FUNCTION bgw.is_past(bgw.node) IS
-'Whether a node may be taken over at once: it is fenced already, its lease is over, or it is one of another server: its row came here by replication (I17).';
+'Whether a node may be taken over at once: it is fenced already, its lease is over, or it is one of another server or database: its row came here by replication (I17), or in a copy.';
 
 CREATE OR REPLACE FUNCTION bgw.is_dead(node bgw.node) RETURNS boolean
 LANGUAGE plpgsql
@@ -58,7 +58,7 @@ BEGIN
         FROM bgw.session JOIN pg_catalog.pg_stat_activity AS live
           ON live.pid = session.pid AND coalesce(live.backend_start = session.backend_start, true)
         JOIN bgw.node ON node.id = session.node_id
-        -- The sessions of a node of another timeline were sessions of another server: here their pids are somebody else's.
+        -- The sessions of a node of another timeline or database are none of ours: their pids are somebody else's, or of the original that goes on.
         WHERE session.node_id = dead AND node.timeline = bgw.timeline()
     LOOP
         all_gone := false;

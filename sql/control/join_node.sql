@@ -118,5 +118,9 @@ COMMENT ON FUNCTION bgw.backend_start(integer) IS
 
 CREATE OR REPLACE FUNCTION bgw.timeline() RETURNS text
 LANGUAGE sql
-AS $$ SELECT CASE WHEN pg_catalog.pg_is_in_recovery() THEN 'recovery' ELSE pg_catalog.substr(pg_catalog.pg_walfile_name(pg_catalog.pg_current_wal_lsn()), 1, 8) END $$;
-COMMENT ON FUNCTION bgw.timeline() IS 'The timeline of the server, so that a promotion ends the epochs of before (I17).';
+AS $$
+    SELECT CASE WHEN pg_catalog.pg_is_in_recovery() THEN 'recovery' ELSE pg_catalog.substr(pg_catalog.pg_walfile_name(pg_catalog.pg_current_wal_lsn()), 1, 8) END
+        || '/' || (SELECT pg_database.oid FROM pg_catalog.pg_database WHERE pg_database.datname = pg_catalog.current_database())
+$$;
+COMMENT ON FUNCTION bgw.timeline() IS
+'The timeline of the server, so that a promotion ends the epochs of before (I17), and the database: a copy of one has rows of nodes whose sessions belong to the original.';

@@ -30,7 +30,9 @@ BEGIN
     DELETE FROM bgw.run USING (
         SELECT oldest.worker_id, oldest.finished_at
         FROM (SELECT DISTINCT newest.worker_id FROM (SELECT recent.worker_id FROM bgw.run AS recent ORDER BY recent.finished_at DESC LIMIT 100) AS newest
-              WHERE newest.worker_id IS NOT NULL) AS busy
+              WHERE newest.worker_id IS NOT NULL
+              -- One-shots may have filled that hundred: some more, whichever.
+              UNION (SELECT worker.id FROM bgw.worker ORDER BY pg_catalog.random() LIMIT 20)) AS busy
         CROSS JOIN LATERAL (SELECT older.finished_at FROM bgw.run AS older WHERE older.worker_id = busy.worker_id
                             ORDER BY older.finished_at DESC OFFSET 1000 LIMIT 1) AS surplus
         CROSS JOIN LATERAL (SELECT older.worker_id, older.finished_at FROM bgw.run AS older

@@ -68,15 +68,17 @@ LANGUAGE plpgsql STABLE
 AS $$
 BEGIN
     IF worker.naptime ~ '^[A-Za-z_]' THEN
-        RETURN (SELECT bgw.show_setting(definition.vartype, definition.unit, bgw.value_of(definition, overrides))::interval
-                FROM bgw.setting AS definition WHERE definition.owner = worker.owner AND pg_catalog.lower(definition.name) = pg_catalog.lower(worker.naptime));
+        RETURN (SELECT CASE WHEN shown.nap < interval '10 ms' THEN interval '10 ms' ELSE shown.nap END
+                FROM bgw.setting AS definition
+                CROSS JOIN LATERAL (SELECT bgw.show_setting(definition.vartype, definition.unit, bgw.value_of(definition, overrides))::interval AS nap) AS shown
+                WHERE definition.owner = worker.owner AND pg_catalog.lower(definition.name) = pg_catalog.lower(worker.naptime));
     END IF;
     RETURN worker.naptime::interval;
 EXCEPTION WHEN data_exception THEN
     RETURN NULL;  -- One bad row never stops the others: bgw.obstacle says why it waits.
 END;
 $$;
-COMMENT ON FUNCTION bgw.nap_of(bgw.worker, jsonb) IS 'The nap time of a worker now: its own, or the value of the setting that it names; NULL if that is no interval.  overrides: settings of the process.';
+COMMENT ON FUNCTION bgw.nap_of(bgw.worker, jsonb) IS 'The nap time of a worker now: its own, or the value of the setting that it names, at least 10 ms; NULL if that is no interval.  overrides: settings of the process.';
 
 CREATE OR REPLACE FUNCTION bgw.database_of(database text, owner oid, overrides jsonb) RETURNS text
 LANGUAGE sql STABLE

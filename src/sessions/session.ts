@@ -9,7 +9,7 @@ import type { SettingValue } from '../orders.ts';
 import { Configuration, type Opening } from './configuration.ts';
 import { endClient, streamOf } from './end.ts';
 import { checkBackend } from './pooler.ts';
-import { type Reply, type Statement, Wire } from './wire.ts';
+import { type Notice, type Reply, type Statement, Wire } from './wire.ts';
 
 export interface Backend {
   pid: number;
@@ -120,6 +120,8 @@ export class Session {
     replies.push(...(await this.#sendAndReset([...rest, { text: closing.join('; ') }])));
     if (this.#wire.isEnding) await this.closed;
     const error = replies.slice(0, after.length > 0 ? Infinity : 2).find((reply) => reply.error)?.error;
+    // DISCARD ALL has failed in it.
+    if (!error && this.#wire.status === 'E') command.onNotice?.(LEFT_OPEN);
     return error ? failure(error) : (replies[1] as Reply);
   }
 
@@ -187,6 +189,16 @@ function isRefusal(error: unknown): boolean {
 }
 
 const RESET: Statement = { text: 'DISCARD ALL' };
+/** What SQL workers are told that return in a transaction, as those in TypeScript are. */
+const LEFT_OPEN: Notice = {
+  severity: 'WARNING',
+  code: '25000',
+  message: 'the command left a transaction open: it is rolled back',
+  detail: undefined,
+  hint: undefined,
+  where: undefined,
+  routine: undefined,
+};
 const READS_CLIENT = /\bstdin\b/i;
 /** One that a command leaves would count for the reset. */
 const NO_TIMEOUT = 'SET statement_timeout = 0';
