@@ -255,3 +255,12 @@ test('an autostart worker that is unregistered and registered again starts anew,
   }
   expect(await db.value(`SELECT count(*)::int FROM bgw_stat_activity WHERE name = 'again'`)).toBe(1);
 });
+
+test('what a definition has to have cannot be null', async ({ db }) => {
+  for (const name of ['flags', 'start_time', 'mode', 'autostart', 'enabled', 'scope', 'failure_window', 'healthy_time'])
+    await expect(db.query(`SELECT bgw_register('w', 'SELECT 1', ${name} => NULL)`)).rejects.toMatchObject({
+      code: '22023',
+      message: `worker "w": ${name} must not be null`,
+    });
+  await expect(db.query(`SELECT bgw_signal_set('nobody', 'FOO')`)).rejects.toMatchObject({ code: '22023' });
+});

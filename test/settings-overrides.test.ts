@@ -252,6 +252,10 @@ test('what a check hook may be; a value that a new hook refuses is reset', async
     code: '42883',
     message: 'function nothing(text) does not exist',
   });
+  await expect(define('upper(text)')).rejects.toMatchObject({
+    code: '42883',
+    hint: 'A check hook is given by its name, without parentheses: a function (text) RETURNS text.',
+  });
   await expect(define('pg_catalog.length')).rejects.toMatchObject({
     code: '42P17',
     message: 'function pg_catalog.length must return type text',
@@ -420,6 +424,7 @@ test('a definition that cannot be is refused in words', async ({ db }) => {
     [`min_val => 1`, 'Type string has no unit and no range.'],
     [`vartype => 'enum'`, 'Type enum, and no other, has a list of enumvals.'],
     [`enumvals => '{1,2}'`, 'Type enum, and no other, has a list of enumvals.'],
+    [`vartype => 'real', min_val => 'NaN'`, 'A limit must not be NaN.'],
     [`context => 'user'`, 'Unrecognized context "user".'],
     [`vartype => 'integer', max_val => 1.5`, 'The limits  and 1.5 are not integers of 4 bytes.'],
     [`vartype => 'integer', min_val => 0, max_val => 3e9`, 'The limits 0 and 3000000000 are not integers of 4 bytes.'],

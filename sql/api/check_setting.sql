@@ -58,6 +58,9 @@ BEGIN
     IF definition.vartype NOT IN ('integer', 'real') AND coalesce(definition.unit, definition.min_val::text, definition.max_val::text) IS NOT NULL THEN
         RAISE EXCEPTION USING ERRCODE = 'invalid_parameter_value', MESSAGE = pg_catalog.format(message, definition.name),
             DETAIL = pg_catalog.format('Type %s has no unit and no range.', definition.vartype);
+    ELSIF 'NaN' IN (definition.min_val, definition.max_val) THEN
+        RAISE EXCEPTION USING ERRCODE = 'invalid_parameter_value', MESSAGE = pg_catalog.format(message, definition.name),
+            DETAIL = 'A limit must not be NaN.';
     ELSIF (definition.vartype = 'enum') <> (coalesce(pg_catalog.cardinality(definition.enumvals), 0) > 0) THEN
         RAISE EXCEPTION USING ERRCODE = 'invalid_parameter_value', MESSAGE = pg_catalog.format(message, definition.name),
             DETAIL = 'Type enum, and no other, has a list of enumvals.';
@@ -173,7 +176,8 @@ BEGIN
            pg_proc.prorettype = 'pg_catalog.text'::pg_catalog.regtype AND NOT pg_proc.proretset AND pg_proc.prokind = 'f'
     INTO found_name, returns_text
     FROM pg_catalog.pg_proc JOIN pg_catalog.pg_namespace ON pg_namespace.oid = pg_proc.pronamespace
-    WHERE pg_proc.oid = pg_catalog.to_regprocedure(check_hook || '(pg_catalog.text)');
+    -- With arguments it would be a syntax error, in what the caller has not written.
+    WHERE pg_proc.oid = pg_catalog.to_regprocedure(CASE WHEN check_hook !~ '[()]' THEN check_hook || '(pg_catalog.text)' END);
     IF found_name IS NULL THEN
         RAISE EXCEPTION USING ERRCODE = 'undefined_function',
             MESSAGE = pg_catalog.format('function %s(text) does not exist', check_hook),

@@ -28,6 +28,7 @@ AS $$
 DECLARE
     handles bigint[] := ARRAY(SELECT handle FROM bgw.find_members(bgw_signal_set.set, bgw_signal_set.key) AS handle);
 BEGIN
+    PERFORM bgw.check_signal(signal);
     IF pg_catalog.cardinality(handles) = 0 THEN
         RAISE WARNING USING ERRCODE = '01000', MESSAGE = CASE WHEN bgw_signal_set.key IS NULL
             THEN pg_catalog.format('worker set "%s" has no process', bgw_signal_set.set)

@@ -5,8 +5,15 @@
 CREATE OR REPLACE FUNCTION bgw.check_worker(worker bgw.worker) RETURNS void
 LANGUAGE plpgsql
 AS $$
+DECLARE
+    missing text := CASE WHEN worker.flags IS NULL THEN 'flags' WHEN worker.start_time IS NULL THEN 'start_time' WHEN worker.mode IS NULL THEN 'mode'
+        WHEN worker.autostart IS NULL THEN 'autostart' WHEN worker.enabled IS NULL THEN 'enabled' WHEN worker.scope IS NULL THEN 'scope'
+        WHEN worker.failure_window IS NULL THEN 'failure_window' WHEN worker.healthy_time IS NULL THEN 'healthy_time' END;
 BEGIN
     PERFORM bgw.check_one_shot(worker);
+    IF missing IS NOT NULL THEN
+        RAISE EXCEPTION USING ERRCODE = 'invalid_parameter_value', MESSAGE = pg_catalog.format('worker "%s": %s must not be null', worker.name, missing);
+    END IF;
     PERFORM bgw.check_restart(worker);
     IF worker.start_time NOT IN ('postmaster_start', 'consistent_state', 'recovery_finished') THEN
         RAISE EXCEPTION USING ERRCODE = 'invalid_parameter_value',
