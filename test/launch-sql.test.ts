@@ -408,3 +408,12 @@ test('a command that leaves its transaction open is told that it is rolled back'
   await db.query('CALL bgw_wait_for_shutdown($1)', [handle]);
   expect(await db.value('SELECT count(*)::int FROM t')).toBe(0);
 });
+
+test('an atomic run that leaves another role behind fails, and is told what to do', async ({ db, controller }) => {
+  expect(controller.observations.length).toBeGreaterThan(0);
+  await db.query('CREATE TABLE item (n int)');
+  const result = await run(db, 'INSERT INTO item VALUES (1); SET ROLE pg_monitor', `, mode => 'atomic'`);
+  expect(result).toMatchObject({ status: 'failed', sqlstate: '42501' });
+  expect(await db.value('SELECT hint FROM bgw_log WHERE hint IS NOT NULL')).toBe('End it with RESET ROLE.');
+  expect(await db.value('SELECT count(*)::int FROM item')).toBe(0);
+});

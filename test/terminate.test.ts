@@ -312,3 +312,9 @@ test('a name reaches every process that has it, also of a definition that is gon
   expect(await db.value(`SELECT bgw_terminate('same')`)).toBe(true);
   for (const handle of [ofWorker, ofCommand]) await controller.saw('worker_exited', { handle: String(handle) });
 });
+
+test('what waits has nothing to cancel', async ({ db }) => {
+  const handle = await db.value<bigint>(`SELECT bgw_launch_sql('SELECT 1')`);
+  expect(await db.value('SELECT bgw_cancel($1::bigint)', [handle])).toBe(false);
+  expect(await db.value('SELECT bgw_terminate($1::bigint)', [handle])).toBe(true);
+});

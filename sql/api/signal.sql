@@ -88,7 +88,8 @@ CREATE OR REPLACE FUNCTION bgw.request(handle bigint, signal text) RETURNS boole
 LANGUAGE plpgsql
 AS $$
 BEGIN
-    IF NOT EXISTS (SELECT FROM bgw.process WHERE id = handle) THEN
+    -- There is nothing to cancel of one that waits.
+    IF NOT EXISTS (SELECT FROM bgw.process WHERE id = handle AND (process.run_id IS NOT NULL OR request.signal <> 'SIGINT')) THEN
         RAISE WARNING USING ERRCODE = '01000', MESSAGE = pg_catalog.format('handle %s is not a running background worker', coalesce(handle::text, 'NULL'));
         RETURN false;
     END IF;

@@ -67,6 +67,11 @@ function refusalOf(error: Error, { order: { run_id } }: Run): Error {
         message: `run ${run_id} is no longer this node's`,
         detail: 'It was taken over; its effects are rolled back.',
       });
+    case '42501':
+      return new BgwError('42501', {
+        message: 'the command of an atomic run left another role behind, which may not say that the run is done',
+        hint: 'End it with RESET ROLE.',
+      });
     default:
       return error;
   }
