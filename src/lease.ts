@@ -23,6 +23,11 @@ export class Lease {
     return this.#clock.monotonic() < this.#heldUntil;
   }
 
+  /** Milliseconds for which it is held. */
+  remaining(): number {
+    return this.#heldUntil - this.#clock.monotonic();
+  }
+
   /** A call that began at `startedAt` was answered. */
   renew(startedAt: number): void {
     this.#heldUntil = Math.max(this.#heldUntil, startedAt + this.#length);

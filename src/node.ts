@@ -53,6 +53,9 @@ export class Node implements Signaller {
   #catalog: Catalog | undefined;
   #token: NodeToken | undefined;
   #lease: Lease | undefined;
+  #leaseTimer: NodeJS.Timeout | undefined;
+  /** While it ends its workers because the lease is over. */
+  #ending: Promise<void> | undefined;
   /** While the server is a standby. */
   #standby: Standby | undefined;
   /** The outage that is going on: its attempts to come back, and what was said of it. */
@@ -92,6 +95,7 @@ export class Node implements Signaller {
       ? await this.#standby.exchange(events, demand.room)
       : await this.#connected().exchange(this.#joined(), events, demand);
     this.#lease?.renew(startedAt);
+    this.#watchLease();
     this.#endOutage();
     return answer ?? this.#joinPromoted();
   }
@@ -131,6 +135,7 @@ export class Node implements Signaller {
   /** Ends the control session; what waits for it to come back fails. */
   async close(): Promise<void> {
     this.#closed = true;
+    clearTimeout(this.#leaseTimer);
     await this.#catalog?.close();
   }
 
@@ -226,8 +231,23 @@ export class Node implements Signaller {
   /** A node that cannot reach the database stops its workers before others take them over (HARDENING B1). */
   async #guardLease(): Promise<void> {
     if (!this.#lease || this.#lease.held() || this.#options.runIds().length === 0) return;
+    this.#ending ??= this.#endWithLease().finally(() => (this.#ending = undefined));
+    await this.#ending;
+  }
+
+  async #endWithLease(): Promise<void> {
     this.#options.observe({ kind: 'lease_ended', node: this.#options.nodeName });
     await this.#abandonWorkers('lease_ended');
+  }
+
+  /** However long the call in flight waits for its answer. */
+  #watchLease(): void {
+    if (this.#closed || !this.#lease) return;
+    this.#leaseTimer ??= setTimeout(() => {
+      this.#leaseTimer = undefined;
+      if (this.#lease?.held()) this.#watchLease();
+      else void this.#guardLease();
+    }, this.#lease.remaining()).unref();
   }
 
   async #abandonWorkers(why: Abandonment): Promise<void> {

@@ -30,3 +30,18 @@ test('the history keeps the newest 1,000 runs of a worker and some 100,000 one-s
   ]);
   expect(await db.value(`SELECT due_at > now() + interval '30 s' FROM bgw.duty WHERE name = 'keep_house'`)).toBe(true);
 });
+
+test('days of another time zone are no obstacle: what they leave goes to the default partition', async ({ db }) => {
+  await db.query('SELECT bgw.keep_house()');
+  const day = (ahead: number): Promise<string> =>
+    db.value(`SELECT to_char((clock_timestamp() AT TIME ZONE 'UTC')::date + $1::int, 'YYYYMMDD')`, [ahead]);
+  const [today, next, last] = await Promise.all([day(0), day(1), day(2)]);
+  await db.query(`DROP TABLE bgw.run_${today}, bgw.run_${next}, bgw.run_${last}`);
+  await db.query(
+    `CREATE TABLE bgw.run_${today} PARTITION OF bgw.run FOR VALUES FROM ('${today} 05:00Z') TO ('${next} 05:00Z')`,
+  );
+  await db.query(`UPDATE bgw.duty SET due_at = '-infinity'`);
+  await db.query('SELECT bgw.keep_house()');
+  expect(await db.value(`SELECT to_regclass('bgw.run_${next}') IS NULL`), 'it overlaps').toBe(true);
+  expect(await db.value(`SELECT to_regclass('bgw.run_${last}') IS NULL`)).toBe(false);
+});

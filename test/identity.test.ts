@@ -565,6 +565,18 @@ test('the functions of nodes, given a forged node, do nothing for such a role', 
   }
 });
 
+test('a node that may not end the session of another one counts it as still there, and goes on', async ({
+  ordinary: { db },
+}) => {
+  const superuser = await db.client();
+  const { rows } = await superuser.query('SELECT pg_backend_pid() AS pid');
+  const node = await db.value(`SELECT node_id FROM bgw.join_node('stopped', '{}', 8)`);
+  await db.query(`SELECT bgw.register_session($1, 1, $2, 'x')`, [node, rows[0].pid]);
+  expect(await db.value('SELECT bgw.fence_node($1)', [node])).toBe(false);
+  await superuser.end();
+  await until(() => db.value('SELECT bgw.fence_node($1)', [node]));
+});
+
 test('a SQL worker has no right that its owner has not (I7)', async ({ ordinary: { db, role } }) => {
   const controller = await startController(db);
   const attempts = [

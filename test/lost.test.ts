@@ -52,6 +52,41 @@ test.for(['session', 'atomic'])(
   },
 );
 
+test('an atomic run that has committed is done, though its connection was lost before the node heard of it (I4)', async ({
+  db,
+  network,
+}) => {
+  await db.query('CREATE TABLE did (at timestamptz DEFAULT clock_timestamp())');
+  const command = 'INSERT INTO did DEFAULT VALUES; SELECT pg_sleep(0.5)';
+  await db.query(`SELECT bgw_register('once', $1, mode => 'atomic', restart_time => '0 s')`, [command]);
+  const handle = await db.value<bigint>(`SELECT bgw_launch('once')`);
+  const isRunning = `SELECT EXISTS (SELECT FROM pg_stat_activity WHERE application_name = 'bgworker: once' AND wait_event = 'PgSleep')`;
+  await until(() => db.value(isRunning), { what: 'its sleep' });
+  network.hold('bgw worker');
+  await until(() => db.value('SELECT count(*) = 1 FROM did'), { what: 'its commit' });
+  network.cut('bgw worker');
+  await db.query('CALL bgw_wait_for_shutdown($1)', [handle]);
+  const { rows } = await db.query('SELECT status FROM bgw_run_history WHERE handle = $1', [handle]);
+  expect(rows).toEqual([{ status: 'done' }]);
+  expect(await db.value('SELECT count(*)::int FROM did')).toBe(1);
+  expect(await db.value('SELECT count(*)::int FROM bgw.completed_run')).toBe(0);
+});
+
+test('a node that gets no answer ends its workers before others may take them over', async ({ db }) => {
+  const proxy = await startProxy(db.url);
+  const node = await startController({ url: proxy.url });
+  await db.query('SELECT bgw_launch_sql($1)', [SLEEP]);
+  await sleeper(db);
+  const frozenAt = performance.now();
+  proxy.freeze();
+  await node.saw('lease_ended', undefined, 12_000);
+  // Two seconds more than the lease less its margin, for a machine that is busy.
+  expect(performance.now() - frozenAt).toBeLessThan(10_000);
+  proxy.close();
+  await node.stop();
+  await nothingLeft(db);
+});
+
 test('a worker that starts again after its connection was lost runs once (I1)', async ({ db, network }) => {
   await db.query(`SELECT bgw_register('w', $1, restart_time => '0 s')`, [SLEEP]);
   await db.query(`SELECT bgw_launch('w')`);

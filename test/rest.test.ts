@@ -119,3 +119,26 @@ test('a controller that is killed while it rests is missed at once, and the next
   await next.saw('worker_started', { name: 'starter' });
   await next.saw('worker_started', { handle: String(handle) });
 });
+
+test('a node at rest whose control session is away for a moment is there all the same: who joins then is not the first', async ({
+  db,
+}) => {
+  await db.query(`SELECT bgw_register('starter', 'SELECT 1', autostart => true)`);
+  const first = await db.client();
+  const { rows } = await first.query(`SELECT node_id AS id, epoch FROM bgw.join_node('first', '{}', 8)`);
+  const { id, epoch } = rows[0];
+  await db.query('SELECT bgw_terminate(id) FROM bgw.process');
+  for (let turn = 0; turn < 2; turn += 1) await first.query('SELECT bgw.take_orders($1, $2, 8)', [id, epoch]);
+  expect(await db.value(isResting)).toBe(1);
+  await first.end();
+  await until(() => db.value('SELECT NOT bgw.has_live_node()'));
+  const second = await db.client();
+  const joined = second.query(`SELECT bgw.join_node('second', '{}', 8)`);
+  const waits = `SELECT EXISTS (SELECT FROM pg_stat_activity WHERE datname = current_database() AND wait_event = 'PgSleep')`;
+  await until(() => db.value(waits), { what: 'the one who joins to wait' });
+  await db.query('SELECT bgw.resume_node($1, $2, $3)', [id, epoch, []]);
+  await joined;
+  expect(await db.value('SELECT count(*)::int FROM bgw_nodes WHERE status = $1', ['running'])).toBe(2);
+  expect(await db.value('SELECT count(*)::int FROM bgw.process')).toBe(0);
+  await second.end();
+});

@@ -8,6 +8,12 @@ AS $$
 DECLARE
     first_node boolean;
 BEGIN
+    -- A node at rest that has lost its control session has another one within moments, or is gone (bgw.is_live).
+    FOR attempt IN 1 .. 20 LOOP
+        EXIT WHEN NOT EXISTS (SELECT FROM bgw.node WHERE NOT node.fenced AND bgw.is_resting(node.lease_until) AND node.timeline = bgw.timeline()
+                              AND NOT bgw.is_there(node.control_pid, node.control_backend_start));
+        PERFORM pg_catalog.pg_sleep(0.1), pg_catalog.pg_stat_clear_snapshot();
+    END LOOP;
     -- Two controllers that start at once must not both think that they are the first.
     LOCK TABLE bgw.node IN SHARE ROW EXCLUSIVE MODE;
     -- Before the question who is first: on a promoted server, nodes of the old primary are dead whatever their lease says.

@@ -9,8 +9,8 @@ BEGIN
     UPDATE bgw.duty SET due_at = bgw.now() + interval '1 min'
     WHERE duty.name = (SELECT due.name FROM bgw.duty AS due WHERE due.name = 'keep_house' AND due.due_at <= bgw.now() FOR UPDATE SKIP LOCKED);
     IF FOUND THEN
-        PERFORM bgw.partition_by_day('run', 'finished_at', bgw.now()::date);
-        PERFORM bgw.partition_by_day('tick', 'due_at', bgw.now()::date);
+        PERFORM bgw.partition_by_day('run', 'finished_at', (bgw.now() AT TIME ZONE 'UTC')::date);
+        PERFORM bgw.partition_by_day('tick', 'due_at', (bgw.now() AT TIME ZONE 'UTC')::date);
         PERFORM bgw.trim();
         IF bgw.trim_runs() + bgw.trim_one_shots() > 0 THEN
             UPDATE bgw.duty SET due_at = bgw.now() + interval '1 s' WHERE duty.name = 'keep_house';
@@ -90,21 +90,17 @@ COMMENT ON FUNCTION bgw.trim() IS 'Deletes what is beyond the bounds: due times 
 CREATE OR REPLACE FUNCTION bgw.partition_by_day(parent text, key text, today date) RETURNS void
 LANGUAGE plpgsql
 SET lock_timeout = '100ms'
+SET timezone = 'UTC'
 AS $$
 DECLARE
     day date;
-    is_taken boolean;
     old_partition regclass;
 BEGIN
     IF pg_catalog.to_regclass(pg_catalog.format('bgw.%s_%s', parent, pg_catalog.to_char(today + 2, 'YYYYMMDD'))) IS NOT NULL THEN
         RETURN;  -- it was the last to be made, together with all that follows
     END IF;
     FOREACH day IN ARRAY ARRAY[today, today + 1, today + 2] LOOP
-        EXECUTE pg_catalog.format('SELECT EXISTS (SELECT FROM bgw.%1$I WHERE %2$I >= $1 AND %2$I < $1 + 1)', parent || '_default', key) INTO is_taken USING day;
-        IF NOT is_taken AND pg_catalog.to_regclass(pg_catalog.format('bgw.%s_%s', parent, pg_catalog.to_char(day, 'YYYYMMDD'))) IS NULL THEN
-            EXECUTE pg_catalog.format('CREATE TABLE bgw.%I PARTITION OF bgw.%I FOR VALUES FROM (%L) TO (%L)',
-                                      parent || pg_catalog.to_char(day, '_YYYYMMDD'), parent, day::timestamptz, (day + 1)::timestamptz);
-        END IF;
+        PERFORM bgw.make_partition(parent, key, day);
     END LOOP;
     FOR old_partition IN
         SELECT inhrelid FROM pg_catalog.pg_inherits JOIN pg_catalog.pg_class ON pg_class.oid = inhrelid
@@ -118,3 +114,27 @@ EXCEPTION WHEN lock_not_available OR deadlock_detected THEN
 END;
 $$;
 COMMENT ON FUNCTION bgw.partition_by_day(text, text, date) IS 'Makes the partitions of a history for today and the next two days, and drops those older than seven days.';
+
+CREATE OR REPLACE FUNCTION bgw.make_partition(parent text, key text, day date) RETURNS void
+LANGUAGE plpgsql
+AS $$
+DECLARE
+    partition text := parent || pg_catalog.to_char(day, '_YYYYMMDD');
+    owner name := (SELECT pg_catalog.pg_get_userbyid(relowner) FROM pg_catalog.pg_class WHERE oid = pg_catalog.format('bgw.%I', parent)::regclass);
+    is_taken boolean;
+BEGIN
+    EXECUTE pg_catalog.format('SELECT EXISTS (SELECT FROM bgw.%1$I WHERE %2$I >= $1 AND %2$I < $1 + 1)', parent || '_default', key) INTO is_taken USING day;
+    IF is_taken OR pg_catalog.to_regclass(pg_catalog.format('bgw.%I', partition)) IS NOT NULL THEN
+        RETURN;
+    END IF;
+    EXECUTE pg_catalog.format('CREATE TABLE bgw.%I PARTITION OF bgw.%I FOR VALUES FROM (%L) TO (%L)', partition, parent, day::timestamptz, (day + 1)::timestamptz);
+    -- By a node that is a member of the owner, who alone upgrades it.
+    IF owner <> current_user AND pg_catalog.pg_has_role(owner, 'MEMBER') THEN
+        EXECUTE pg_catalog.format('ALTER TABLE bgw.%I OWNER TO %I', partition, owner);
+    END IF;
+EXCEPTION WHEN invalid_object_definition OR insufficient_privilege THEN
+    RETURN;  -- Days of another time zone, of before, are in the way, or it cannot be the owner's: the default partition takes what comes.
+END;
+$$;
+COMMENT ON FUNCTION bgw.make_partition(text, text, date) IS
+'Makes the partition of a history for one day, unless the default partition has rows of it, or another one overlaps with it.';

@@ -19,6 +19,9 @@ const CONTROL_SETTINGS = {
   ...LASTING,
   ...LASTING_SINCE_14,
   search_path: '',
+  timezone: 'UTC', // of the partitions of the history, too
+  datestyle: 'ISO, MDY', // the start of a backend goes to the node and comes back as text
+  intervalstyle: 'postgres',
   statement_timeout: String(STATEMENT_TIMEOUT),
   lock_timeout: '5s',
   idle_in_transaction_session_timeout: '10s',

@@ -155,6 +155,8 @@ export class Wire {
     current.error ??= current.refused ?? error;
     // A timeout that had passed before: whether the answer of the statement itself is still to come, nobody knows.
     if (current.statement.isOpening && current.completed === 0 && isCancelled(current.error)) {
+      const { code, message, detail, hint, where } = error;
+      current.error = new BgwError(code, { severity: 'FATAL', message, detail, hint, where });
       this.#stream.destroy();
       this.#lose();
     }
@@ -169,7 +171,8 @@ export class Wire {
 
   #lose(): void {
     for (const pending of this.#pending.splice(0)) {
-      pending.error ??= new BgwError('08006', { message: 'the connection to the server was lost' });
+      // No word of the server, which may have committed.
+      pending.error ??= new BgwError('08006', { severity: 'FATAL', message: 'the connection to the server was lost' });
       pending.finish?.();
     }
   }

@@ -11,6 +11,10 @@ export interface Proxy {
   url: string;
   /** Ends the connections of clients of that application name; the server does not notice. Returns how many there were. */
   cut(applicationName: string): number;
+  /** What the server says to clients of that application name does not reach them from now on. */
+  hold(applicationName: string): void;
+  /** Nothing gets through any more, and nobody hears of it. */
+  freeze(): void;
   /** The next connection that is opened gets no answer.  Resolves when it is there. */
   muteNext(): Promise<void>;
   /** Ends every connection on both sides, and takes no new ones. */
@@ -23,6 +27,10 @@ export async function startProxy(url: string): Promise<Proxy> {
   const names = new Map<Socket, string>();
   const ends = new Set<Socket>();
   let muted: (() => void) | undefined;
+  let isFrozen = false;
+  let held: string | undefined;
+  const isOf = (client: Socket, name: string): boolean =>
+    names.get(client)?.includes(`application_name\0${name}\0`) ?? false;
   const listener = createServer((client) => {
     if (muted) {
       ends.add(client.on('error', () => undefined));
@@ -36,8 +44,10 @@ export async function startProxy(url: string): Promise<Proxy> {
       end.on('error', () => undefined);
     }
     client.once('data', (startup) => names.set(client, startup.toString('latin1')));
-    client.on('data', (data) => upstream.write(data));
-    upstream.on('data', (data) => client.write(data));
+    client.on('data', (data) => isFrozen || upstream.write(data));
+    upstream.on('data', (data) => {
+      if (!isFrozen && !(held !== undefined && isOf(client, held))) client.write(data);
+    });
     client.on('end', () => upstream.end());
     upstream.on('close', () => client.destroy());
   }).listen(0, '127.0.0.1');
@@ -53,13 +63,15 @@ export async function startProxy(url: string): Promise<Proxy> {
   return {
     url: location.href,
     cut: (applicationName) => {
-      const found = [...names].filter(([, startup]) => startup.includes(`application_name\0${applicationName}\0`));
-      for (const [client] of found) {
+      const found = [...names.keys()].filter((client) => isOf(client, applicationName));
+      for (const client of found) {
         names.delete(client);
         client.destroy();
       }
       return found.length;
     },
+    hold: (applicationName) => (held = applicationName),
+    freeze: () => (isFrozen = true),
     muteNext: () => new Promise((resolve) => (muted = resolve)),
     close,
   };
