@@ -2,17 +2,14 @@
  * Schema cron: what a script written for pg_cron finds.  Where Debian's pg_cron for PostgreSQL 15 is installed, the same
  * statements are run on the real one and the answers compared.
  */
-import { existsSync, mkdtempSync, rmSync } from 'node:fs';
-import { tmpdir } from 'node:os';
-import { join } from 'node:path';
 import pg from 'pg';
 import { afterAll, beforeAll, describe } from 'vitest';
 import { importPgCron } from '../src/commands/import-pg-cron.ts';
 import { connectionConfig } from '../src/connection.ts';
-import { startEmbedded, type EmbeddedServer } from '../src/embedded.ts';
 import { migrate } from '../src/migrate.ts';
 import { expect, startController, test as base } from './support/controller.ts';
 import { createDatabase, onServer, type TestDatabase } from './support/database.ts';
+import { hasPgCron, JOBS, startPgCron, type PgCronServer } from './support/pg-cron.ts';
 import { until } from './support/until.ts';
 
 interface Fixtures {
@@ -96,7 +93,10 @@ test('bgw migrate installs it once, upgrades it without being asked, and leaves 
   db,
 }) => {
   const session = await db.client();
-  expect(await migrate(session, { withCron: true })).toEqual({ applied: ['000001-entry.sql'], sqlLayer: 'applied' });
+  expect(await migrate(session, { withCron: true })).toEqual({
+    applied: ['000001-entry.sql', '000002-import.sql'],
+    sqlLayer: 'applied',
+  });
   expect(await migrate(session, { withCron: true })).toEqual({ applied: [], sqlLayer: 'unchanged' });
   await db.query(`UPDATE cron.sql_layer SET hash = 'old'`);
   expect(await migrate(session)).toEqual({ applied: [], sqlLayer: 'applied' });
@@ -361,45 +361,18 @@ test('an ordinary role installs it and runs its jobs', async ({ ordinary }) => {
   await node.stop();
 });
 
-const PG_CRON = '/usr/share/postgresql/15/extension/pg_cron.control';
-
-describe.skipIf(!existsSync(PG_CRON))(`beside the real pg_cron (skipped where there is no ${PG_CRON})`, () => {
-  let server: EmbeddedServer;
-  /** On the same server: database postgres has the real one, database dropin has ours. */
+describe.skipIf(!hasPgCron)('beside the real pg_cron (skipped where it is not installed)', () => {
+  let server: PgCronServer;
   let real: pg.Client;
   let ours: pg.Client;
-  const directory = mkdtempSync(join(tmpdir(), 'bgw-pg-cron-'));
-
-  async function connect(database: string): Promise<pg.Client> {
-    const url = new URL(server.url);
-    url.pathname = database;
-    const client = new pg.Client(url.href);
-    await client.connect();
-    return client;
-  }
 
   beforeAll(async () => {
-    server = await startEmbedded({
-      dataDir: join(directory, 'data'),
-      binDir: '/usr/lib/postgresql/15/bin',
-      settings: { fsync: 'off', shared_preload_libraries: 'pg_cron', 'cron.database_name': 'postgres' },
-    });
-    real = await connect('postgres');
-    await real.query('CREATE EXTENSION pg_cron');
-    await real.query('CREATE DATABASE dropin');
-    ours = await connect('dropin');
-    await migrate(ours, { withCron: true });
-    await real.query('CREATE ROLE alice LOGIN; CREATE ROLE "Bob" LOGIN; CREATE ROLE carol LOGIN; CREATE ROLE staff');
-    await real.query('CREATE DATABASE other');
-    await real.query('REVOKE CONNECT ON DATABASE other FROM PUBLIC');
-    await ours.query(`INSERT INTO bgw.login (owner) SELECT oid FROM pg_roles WHERE rolname IN ('alice', 'Bob')`);
-    for (const client of [real, ours]) await client.query('GRANT USAGE ON SCHEMA cron TO alice, "Bob"');
+    server = await startPgCron();
+    ({ real, ours } = server);
   }, 30_000);
 
   afterAll(async () => {
-    await Promise.all([real.end(), ours.end()]);
     await server.stop();
-    rmSync(directory, { recursive: true, force: true });
   });
 
   test('functions, columns and rights are the same', async () => {
@@ -472,8 +445,6 @@ describe.skipIf(!existsSync(PG_CRON))(`beside the real pg_cron (skipped where th
     `cron.unschedule('n')`,
     `cron.unschedule('b')`,
   ];
-  const JOBS = `SELECT schedule, command, nodename, nodeport, database, username, active, jobname FROM cron.job ORDER BY jobid`;
-
   test('the same statements get the same answers', async () => {
     for (const client of [real, ours])
       await client.query(`CREATE FUNCTION pg_temp.newest() RETURNS bigint LANGUAGE sql
@@ -493,48 +464,6 @@ describe.skipIf(!existsSync(PG_CRON))(`beside the real pg_cron (skipped where th
       expect((await ours.query(jobs)).rows).toEqual((await real.query(jobs)).rows);
       for (const client of [real, ours]) await client.query('RESET ROLE');
     }
-  });
-
-  test('bgw import pg_cron copies the jobs, all or none, and run again it changes nothing', async () => {
-    const run = async (options: { from?: string; skipRefused?: boolean } = {}): Promise<string[]> => {
-      const lines: string[] = [];
-      const to = (database: string): pg.ClientConfig =>
-        connectionConfig({ url: server.url.replace(/[^/]*$/, database), env: {} });
-      const from = options.from === undefined ? undefined : to(options.from);
-      await importPgCron({ ...options, connection: to('dropin'), from, say: (line) => lines.push(line) });
-      return lines;
-    };
-    for (const client of [real, ours]) await client.query('DELETE FROM cron.job');
-    await real.query(`
-      SELECT cron.schedule('@daily', 'VACUUM');
-      SELECT cron.schedule('@daily', 'VACUUM');
-      SELECT cron.schedule_in_database('nightly', '0 3 * * *', 'ANALYZE', 'dropin', 'alice', false);
-      SELECT cron.schedule_in_database('nightly', '0 4 * * *', 'ANALYZE', 'postgres', 'Bob');
-      SELECT cron.schedule_in_database('stranger', '0 5 * * *', 'SELECT 1', 'postgres', 'carol')`);
-    await expect(run()).rejects.toMatchObject({
-      code: '55000',
-      message: 'could not import 1 of 5 jobs, so none was imported',
-      detail: expect.stringMatching(/^job \d+ "stranger" of role "carol": .*there is no login for role "carol"/),
-    });
-    expect((await ours.query(JOBS)).rows).toEqual([]);
-
-    expect(await run({ skipRefused: true })).toHaveLength(6);
-    const imported = async (): Promise<unknown[]> => (await ours.query(JOBS)).rows;
-    await real.query(`DELETE FROM cron.job WHERE username = 'carol'`);
-    const theirs = (await real.query(JOBS)).rows as unknown[];
-    expect(await imported()).toEqual(theirs);
-    expect(await run({ from: 'postgres' })).toEqual(['4 jobs: 0 imported, 0 refused, the others are here already']);
-    expect(await imported()).toEqual(theirs);
-
-    await real.query(`UPDATE cron.job SET schedule = '0 6 * * *', active = true WHERE username = 'alice'`);
-    expect((await run())[0]).toMatch(/^changed job \d+ "nightly" of role "alice"$/);
-    expect(await imported()).toEqual((await real.query(JOBS)).rows);
-
-    await expect(run({ from: 'dropin' })).rejects.toMatchObject({ code: '42704' });
-    await real.query(
-      `INSERT INTO cron.job (schedule, command, nodename, nodeport) VALUES ('@daily', 'x', 'far.example', 5432)`,
-    );
-    await expect(run()).rejects.toMatchObject({ detail: expect.stringMatching(/another server$/) });
   });
 
   test('the real one is left alone by bgw migrate --with-cron', async () => {

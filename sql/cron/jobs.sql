@@ -17,9 +17,7 @@ DECLARE
 BEGIN
     PERFORM cron.check_schedule(schedule);
     PERFORM cron.check_access(owner, database);
-    -- The name may be that of a job that is gone.
-    UPDATE cron.entry SET jobname = NULL WHERE entry.jobname = job_name AND entry.owner = put_job.owner
-        AND NOT EXISTS (SELECT FROM bgw.schedule WHERE bgw.schedule.id = entry.schedule_id AND NOT bgw.schedule.unscheduled);
+    PERFORM cron.free_name(owner, job_name);
     -- Of two sessions that come with the same name at once, the second waits here and then changes the job of the first.
     INSERT INTO cron.entry (owner, jobname, database, command) VALUES (put_job.owner, job_name, put_job.database, put_job.command)
     ON CONFLICT ON CONSTRAINT jobname_username_uniq DO UPDATE SET command = EXCLUDED.command
@@ -36,6 +34,14 @@ $$;
 COMMENT ON FUNCTION cron.put_job(oid, text, text, text, text, boolean) IS
 'Makes a job; if its owner has one of that name, changes the schedule and the command of that, and nothing else, as pg_cron does.  Returns its number.
 Errors: those of cron.check_schedule and cron.check_access, WK201 no node can log in as the owner.';
+
+CREATE OR REPLACE FUNCTION cron.free_name(owner oid, job_name text) RETURNS void
+LANGUAGE sql
+AS $$
+    UPDATE cron.entry SET jobname = NULL WHERE entry.jobname = job_name AND entry.owner = free_name.owner
+        AND NOT EXISTS (SELECT FROM bgw.schedule WHERE bgw.schedule.id = entry.schedule_id AND NOT bgw.schedule.unscheduled)
+$$;
+COMMENT ON FUNCTION cron.free_name(oid, text) IS 'Takes a name from a job that is gone, so that another can have it.';
 
 CREATE OR REPLACE FUNCTION cron.create_schedule(job cron.entry, schedule text, active boolean) RETURNS bigint
 LANGUAGE plpgsql
@@ -105,6 +111,24 @@ $$;
 COMMENT ON FUNCTION cron.change_job(bigint, text, text, text, oid, boolean) IS
 'Changes what is given of a job.  The owner: as a superuser only.  What runs goes on.
 Errors: XX000 no such job, those of cron.check_schedule and cron.check_access, 23505 the new owner has a job of that name, WK201 no node can log in as the owner.';
+
+CREATE OR REPLACE FUNCTION cron.rename_job(job_id bigint, new_name text) RETURNS void
+LANGUAGE plpgsql
+AS $$
+DECLARE
+    job cron.entry := cron.find_job(job_id);
+    label text := cron.schedule_name(job_id, new_name);
+BEGIN
+    PERFORM cron.free_name(job.owner, new_name);
+    UPDATE cron.entry SET jobname = new_name WHERE entry.jobid = job.jobid;
+    -- The worker of a command has the name of its schedule: bgw_unschedule knows it by that.
+    UPDATE bgw.worker SET name = label
+    FROM bgw.schedule WHERE bgw.schedule.id = job.schedule_id AND worker.id = bgw.schedule.worker_id AND worker.name = bgw.schedule.name;
+    UPDATE bgw.schedule SET name = label WHERE bgw.schedule.id = job.schedule_id;
+END;
+$$;
+COMMENT ON FUNCTION cron.rename_job(bigint, text) IS
+'Gives a job another name, or none; what "bgw import pg_cron" calls.  Errors: 23505 its owner has a job of that name.';
 
 CREATE OR REPLACE FUNCTION cron.read_jobs() RETURNS TABLE (
     jobid bigint, schedule text, command text, nodename text, nodeport integer, database text, username text, active boolean, jobname text)
