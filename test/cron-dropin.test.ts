@@ -147,6 +147,26 @@ test('jobs are numbered from 1; a name again changes the job of its user and kee
   expect(await cron.value(`SELECT cron.unschedule('nightly')`)).toBe(true);
 });
 
+test('a name again with another database moves the job there', async ({ cron, startController }) => {
+  await cron.query('CREATE TABLE ran (at timestamptz DEFAULT now())');
+  const schedule = (database: string): string =>
+    `SELECT cron.schedule_in_database('ind', '1 second', 'INSERT INTO ran DEFAULT VALUES', '${database}', active => false)`;
+  const where = `SELECT database || ' ' || active FROM cron.job`;
+  const id = await cron.value(schedule('postgres'));
+  expect(await cron.value(where)).toBe('postgres false');
+  expect(await cron.value(schedule(cron.name))).toBe(id);
+  expect(await cron.value(where)).toBe(`${cron.name} false`);
+  await cron.query('UPDATE cron.job SET active = true');
+  await startController();
+  await until(async () => (await cron.value('SELECT count(*) FROM ran')) !== 0n);
+  expect(await cron.value('SELECT DISTINCT database FROM cron.job_run_details')).toBe(cron.name);
+  // cron.schedule means the database that it is called in.
+  await cron.query(schedule('postgres'));
+  expect(await cron.value(where)).toBe('postgres true');
+  expect(await cron.value(`SELECT cron.schedule('ind', '@daily', 'SELECT 1')`)).toBe(id);
+  expect(await cron.value(where)).toBe(`${cron.name} true`);
+});
+
 test('two sessions that come with the same name at once make one job', async ({ cron }) => {
   const [one, other] = [await cron.client(), await cron.client()];
   const define = `SELECT cron.schedule('same', '* * * * *', 'SELECT 1') AS id`;

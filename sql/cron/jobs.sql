@@ -23,7 +23,7 @@ BEGIN
     ON CONFLICT ON CONSTRAINT jobname_username_uniq DO UPDATE SET command = EXCLUDED.command
     RETURNING * INTO job;
     IF job.schedule_id IS NOT NULL THEN
-        PERFORM cron.change_job(job.jobid, schedule => put_job.schedule, command => put_job.command);
+        PERFORM cron.change_job(job.jobid, schedule => put_job.schedule, command => put_job.command, database => put_job.database);
     ELSE
         new_schedule := cron.create_schedule(job, put_job.schedule, put_job.active);
         UPDATE cron.entry SET schedule_id = new_schedule WHERE entry.jobid = job.jobid;
@@ -32,7 +32,7 @@ BEGIN
 END;
 $$;
 COMMENT ON FUNCTION cron.put_job(oid, text, text, text, text, boolean) IS
-'Makes a job; if its owner has one of that name, changes the schedule and the command of that, and nothing else, as pg_cron does.  Returns its number.
+'Makes a job; if its owner has one of that name, changes the schedule, the command and the database of that, as pg_cron does since 1.6.3; it stays active or not.  Returns its number.
 Errors: those of cron.check_schedule and cron.check_access, WK201 no node can log in as the owner.';
 
 CREATE OR REPLACE FUNCTION cron.free_name(owner oid, job_name text) RETURNS void

@@ -18,7 +18,7 @@ BEGIN
 END;
 $$;
 COMMENT ON FUNCTION cron.schedule(text, text, text) IS
-'Makes a job, or gives your job of that name another schedule and command.  Returns its number.  Times are GMT.
+'Makes a job, or gives your job of that name another schedule and command, and this database.  Returns its number.  Times are GMT.
 Errors: XX000 NULL, or you may not log in to this database; 22023 not a schedule of pg_cron; WK201 no node can log in as you.
 Example: SELECT cron.schedule(''nightly'', ''0 3 * * *'', ''VACUUM'');';
 
@@ -37,7 +37,7 @@ BEGIN
 END;
 $$;
 COMMENT ON FUNCTION cron.schedule_in_database(text, text, text, text, text, boolean) IS
-'Makes a job in another database; username: as a superuser, in the name of another role.  A job of that name only gets another schedule and command.
+'Makes a job in another database; username: as a superuser, in the name of another role.  A job of that name gets another schedule, command and database, and stays active or not.
 PUBLIC may not call it: grant it to roles (each "bgw migrate" that brings a new version takes it from PUBLIC again).
 Errors: those of cron.schedule, 3D000 no such database, 55000 it accepts no connections.
 Example: SELECT cron.schedule_in_database(''weekly'', ''0 4 * * 0'', ''VACUUM'', ''orders'');';
