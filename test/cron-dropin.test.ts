@@ -329,6 +329,52 @@ test('what scripts write to the tables of pg_cron is done', async ({ cron, start
   expect(await answer(cron, `DELETE FROM cron.job WHERE jobname = 'inserted'`)).toBe(1);
 });
 
+test('INSERT INTO cron.job makes a job or says why not, and warns of what has no effect', async ({ cron }) => {
+  const session = await cron.client();
+  const notices: (string | undefined)[] = [];
+  session.on('notice', ({ severity, message }) => notices.push(`${severity}: ${message}`));
+  const insert = (columns: string, values: string): Promise<unknown> =>
+    answer(
+      session,
+      `INSERT INTO cron.job (schedule, command, ${columns}) VALUES ('@daily', 'SELECT 2', ${values}) RETURNING jobid`,
+    );
+  expect(await insert('jobname, active', `'ind', false`)).toBe(1n);
+  expect(await insert('jobname', `NULL`)).toBe(2n);
+  expect(await insert('nodename, nodeport', `'localhost', ${new URL(cron.url).port}`)).toBe(3n);
+  expect(notices).toEqual([]);
+
+  const before = (await cron.query('SELECT * FROM cron.job ORDER BY jobid')).rows;
+  const user = await cron.value<string>('SELECT current_user');
+  expect(await insert('jobname, active, jobid', `'ind', true, 77`)).toEqual({
+    code: '23505',
+    message: 'duplicate key value violates unique constraint "jobname_username_uniq"',
+    detail: `Key (jobname, username)=(ind, ${user}) already exists.`,
+  });
+  expect((await cron.query('SELECT * FROM cron.job ORDER BY jobid')).rows).toEqual(before);
+  // The name of another user's job, and of a job that is gone, can be had.
+  expect(await insert('jobname, username', `'ind', '${cron.alice}'`)).toEqual(expect.any(BigInt));
+  await cron.query(`SELECT cron.unschedule('ind')`);
+  expect(await insert('jobname', `'ind'`)).toEqual(expect.any(BigInt));
+  expect(notices).toEqual([]);
+
+  await insert('nodename', `'node1'`);
+  await insert('nodeport', '5433');
+  await insert('jobid', '77');
+  const node = 'WARNING: nodename and nodeport have no effect';
+  expect(notices).toEqual([node, node, 'WARNING: the given jobid has no effect']);
+});
+
+test('two sessions that insert the same name at once make one job', async ({ cron }) => {
+  const [one, other] = [await cron.client(), await cron.client()];
+  const insert = `INSERT INTO cron.job (jobname, schedule, command) VALUES ('same', '* * * * *', 'SELECT 1')`;
+  await one.query('BEGIN');
+  await one.query(insert);
+  const second = answer(other, insert);
+  await until(async () => (await cron.value(`SELECT count(*) FROM pg_locks WHERE NOT granted`)) !== 0n);
+  await one.query('COMMIT');
+  expect(await second).toMatchObject({ code: '23505' });
+});
+
 test('jobs outlive the controller and a dropped role; stop => true ends what runs', async ({
   cron,
   startController,
@@ -484,6 +530,15 @@ describe.skipIf(!hasPgCron)('beside the real pg_cron (skipped where it is not in
       expect((await ours.query(jobs)).rows).toEqual((await real.query(jobs)).rows);
       for (const client of [real, ours]) await client.query('RESET ROLE');
     }
+  });
+
+  test('an INSERT of a name that is there gets the same answer', async () => {
+    const insert = `INSERT INTO cron.job (jobname, schedule, command, nodeport) VALUES ('twice', '@daily', 'x', 5432)`;
+    const answers = await Promise.all(
+      [real, ours].map(async (client) => [await answer(client, insert), await answer(client, insert)]),
+    );
+    expect(answers[0]).toEqual([1, expect.objectContaining({ code: '23505' })]);
+    expect(answers[1]).toEqual(answers[0]);
   });
 
   test('the real one is left alone by bgw migrate --with-cron', async () => {

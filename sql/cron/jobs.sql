@@ -13,7 +13,6 @@ LANGUAGE plpgsql
 AS $$
 DECLARE
     job cron.entry;
-    new_schedule bigint;
 BEGIN
     PERFORM cron.check_schedule(schedule);
     PERFORM cron.check_access(owner, database);
@@ -25,8 +24,7 @@ BEGIN
     IF job.schedule_id IS NOT NULL THEN
         PERFORM cron.change_job(job.jobid, schedule => put_job.schedule, command => put_job.command, database => put_job.database);
     ELSE
-        new_schedule := cron.create_schedule(job, put_job.schedule, put_job.active);
-        UPDATE cron.entry SET schedule_id = new_schedule WHERE entry.jobid = job.jobid;
+        UPDATE cron.entry SET schedule_id = cron.create_schedule(job, put_job.schedule, put_job.active) WHERE entry.jobid = job.jobid;
     END IF;
     RETURN job.jobid;
 END;
@@ -34,6 +32,31 @@ $$;
 COMMENT ON FUNCTION cron.put_job(oid, text, text, text, text, boolean) IS
 'Makes a job; if its owner has one of that name, changes the schedule, the command and the database of that, as pg_cron does since 1.6.3; it stays active or not.  Returns its number.
 Errors: those of cron.check_schedule and cron.check_access, WK201 no node can log in as the owner.';
+
+CREATE OR REPLACE FUNCTION cron.add_job(owner oid, job_name text, schedule text, command text, database text, active boolean) RETURNS bigint
+LANGUAGE plpgsql
+AS $$
+DECLARE
+    job cron.entry;
+BEGIN
+    PERFORM cron.check_schedule(schedule);
+    PERFORM cron.check_access(owner, database);
+    PERFORM cron.free_name(owner, job_name);
+    INSERT INTO cron.entry (owner, jobname, database, command) VALUES (add_job.owner, job_name, add_job.database, add_job.command)
+    ON CONFLICT ON CONSTRAINT jobname_username_uniq DO NOTHING
+    RETURNING * INTO job;
+    IF job.jobid IS NULL THEN
+        RAISE EXCEPTION USING ERRCODE = 'unique_violation', SCHEMA = 'cron', TABLE = 'job', CONSTRAINT = 'jobname_username_uniq',
+            MESSAGE = 'duplicate key value violates unique constraint "jobname_username_uniq"',
+            DETAIL = pg_catalog.format('Key (jobname, username)=(%s, %s) already exists.', job_name, pg_catalog.pg_get_userbyid(owner));
+    END IF;
+    UPDATE cron.entry SET schedule_id = cron.create_schedule(job, add_job.schedule, add_job.active) WHERE entry.jobid = job.jobid;
+    RETURN job.jobid;
+END;
+$$;
+COMMENT ON FUNCTION cron.add_job(oid, text, text, text, text, boolean) IS
+'Makes a job, as cron.put_job does, but never of one that is there.  Returns its number.
+Errors: 23505 its owner has one of that name, and those of cron.put_job.';
 
 CREATE OR REPLACE FUNCTION cron.free_name(owner oid, job_name text) RETURNS void
 LANGUAGE sql

@@ -9,12 +9,7 @@ BEGIN
         PERFORM cron.unschedule(OLD.jobid);
         RETURN OLD;
     ELSIF TG_OP = 'INSERT' THEN
-        IF NEW.username <> current_user AND NOT cron.is_superuser() THEN
-            RAISE EXCEPTION USING ERRCODE = 'internal_error', MESSAGE = 'must be superuser to create a job for another role';
-        END IF;
-        NEW.jobid := cron.put_job(cron.find_user(coalesce(NEW.username, current_user)), NEW.jobname, NEW.schedule, NEW.command,
-            coalesce(NEW.database, pg_catalog.current_database()), coalesce(NEW.active, true));
-        RETURN (SELECT job FROM cron.job WHERE job.jobid = NEW.jobid);
+        RETURN cron.insert_job(NEW);
     ELSIF (NEW.jobid, NEW.jobname) IS DISTINCT FROM (OLD.jobid, OLD.jobname) THEN
         RAISE EXCEPTION USING ERRCODE = 'feature_not_supported', MESSAGE = 'cannot change jobid or jobname of a job',
             HINT = 'Unschedule it, and schedule another.';
@@ -24,7 +19,7 @@ BEGIN
         RAISE EXCEPTION USING ERRCODE = 'internal_error', MESSAGE = 'must be superuser to alter username';
     END IF;
     IF (NEW.nodename, NEW.nodeport) IS DISTINCT FROM (OLD.nodename, OLD.nodeport) THEN
-        RAISE WARNING USING ERRCODE = '01000', MESSAGE = 'nodename and nodeport have no effect', HINT = 'The controller is told how to connect when it is started.';
+        PERFORM cron.warn_of_node();
     END IF;
     PERFORM cron.change_job(OLD.jobid, nullif(NEW.schedule, OLD.schedule), nullif(NEW.command, OLD.command), nullif(NEW.database, OLD.database),
         CASE WHEN NEW.username <> OLD.username THEN cron.find_user(NEW.username) END, NEW.active);
@@ -34,6 +29,40 @@ $$;
 COMMENT ON FUNCTION cron.write_job() IS 'INSERT, UPDATE and DELETE on cron.job, as the caller: the functions of sql/cron/schedule.sql in other words.';
 DROP TRIGGER IF EXISTS job_is_written ON cron.job;
 CREATE TRIGGER job_is_written INSTEAD OF INSERT OR UPDATE OR DELETE ON cron.job FOR EACH ROW EXECUTE FUNCTION cron.write_job();
+
+CREATE OR REPLACE FUNCTION cron.insert_job(job cron.job) RETURNS cron.job
+LANGUAGE plpgsql
+AS $$
+DECLARE
+    given cron.job := job;
+BEGIN
+    IF given.username <> current_user AND NOT cron.is_superuser() THEN
+        RAISE EXCEPTION USING ERRCODE = 'internal_error', MESSAGE = 'must be superuser to create a job for another role';
+    END IF;
+    job.jobid := cron.add_job(cron.find_user(coalesce(given.username, current_user)), given.jobname, given.schedule, given.command,
+        coalesce(given.database, pg_catalog.current_database()), coalesce(given.active, true));
+    SELECT inserted.* INTO job FROM cron.job AS inserted WHERE inserted.jobid = job.jobid;
+    IF given.jobid <> job.jobid THEN
+        RAISE WARNING USING ERRCODE = '01000', MESSAGE = 'the given jobid has no effect', DETAIL = pg_catalog.format('It is job %s.', job.jobid);
+    END IF;
+    IF given.nodename <> job.nodename OR given.nodeport <> job.nodeport THEN
+        PERFORM cron.warn_of_node();
+    END IF;
+    RETURN job;
+END;
+$$;
+COMMENT ON FUNCTION cron.insert_job(cron.job) IS
+'What INSERT INTO cron.job does; a NULL means the default.  Returns the row as it is then; of what has no effect, a warning.
+Errors: XX000 another role''s, or there is none; those of cron.add_job.';
+
+CREATE OR REPLACE FUNCTION cron.warn_of_node() RETURNS void
+LANGUAGE plpgsql
+AS $$
+BEGIN
+    RAISE WARNING USING ERRCODE = '01000', MESSAGE = 'nodename and nodeport have no effect', HINT = 'The controller is told how to connect when it is started.';
+END;
+$$;
+COMMENT ON FUNCTION cron.warn_of_node() IS 'The warning where pg_cron would connect to another server.';
 
 CREATE OR REPLACE FUNCTION cron.delete_run() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER
