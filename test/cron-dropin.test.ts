@@ -167,6 +167,13 @@ test('a name again with another database moves the job there', async ({ cron, st
   expect(await cron.value(where)).toBe(`${cron.name} true`);
 });
 
+test('a job of every 1 SECOND runs', async ({ cron, startController }) => {
+  await cron.query(`SELECT cron.schedule('loud', '1 SECOND', 'SELECT 1')`);
+  await startController();
+  await until(async () => (await cron.value('SELECT count(*) FROM cron.job_run_details')) !== 0n);
+  expect(await cron.value('SELECT schedule FROM cron.job')).toBe('1 SECOND');
+});
+
 test('two sessions that come with the same name at once make one job', async ({ cron }) => {
   const [one, other] = [await cron.client(), await cron.client()];
   const define = `SELECT cron.schedule('same', '* * * * *', 'SELECT 1') AS id`;
@@ -183,19 +190,28 @@ test('only what pg_cron takes is a schedule here, and the error is its own', asy
     '1 second',
     '59 seconds',
     '5seconds',
+    '10 SECONDS',
+    '1 Second',
+    '30SeConDs',
     '@reboot',
+    '@DAILY',
     '@daily',
     '0 0 $ * *',
     '*/5 9-17 * jan mon-fri',
     ' 1 2  3 4 5 ',
   ];
   for (const schedule of taken) await cron.query('SELECT cron.schedule($1, $2)', [schedule, 'SELECT 1']);
+  // Whatever the case, it is the same schedule.
+  expect(await cron.value(`SELECT parsed[1]::bit(64)::bigint FROM bgw.schedule WHERE schedule = '10 SECONDS'`)).toBe(
+    10n,
+  );
   const refused = [
     '',
     '* * * *',
     '61 * * * *',
     '0 seconds',
     '60 seconds',
+    '60 SECONDS',
     '1 minute',
     'every 5 seconds',
     '22-3 * * * *',
