@@ -391,6 +391,43 @@ test('two sessions that insert the same name at once make one job', async ({ cro
   expect(await second).toMatchObject({ code: '23505' });
 });
 
+test('a job whose worker was unregistered runs when it is scheduled or altered again', async ({
+  cron,
+  startController,
+}) => {
+  await cron.query('CREATE TABLE ran (job text)');
+  await startController();
+  const command = (job: string): string => `INSERT INTO ran VALUES (''${job}'')`;
+  const ran = async (job: string): Promise<boolean> =>
+    (await cron.value(`SELECT count(*) FROM ran WHERE job = '${job}'`)) !== 0n;
+  const workers = `SELECT count(*) FROM bgw.worker WHERE name LIKE 'cron %' AND NOT unregistered`;
+  const id = await cron.value<bigint>(`SELECT cron.schedule('r1', '@yearly', '${command('before')}')`);
+  await cron.query(`SELECT bgw_unregister('cron ${id}: r1')`);
+  expect(await cron.value(`SELECT cron.schedule('r1', '1 second', '${command('again')}')`)).toBe(id);
+  await until(() => ran('again'));
+  expect(await cron.value(workers)).toBe(1n);
+
+  // Also after nodes have deleted what is unregistered, with a worker of that name or without.
+  await cron.query(`SELECT cron.alter_job(${id}, active => false)`);
+  await until(async () => (await cron.value('SELECT count(*) FROM bgw.process WHERE schedule_id IS NOT NULL')) === 0n);
+  for (const [job, between] of [
+    ['deleted', 'SELECT 1'],
+    ['registered', `SELECT bgw_register('cron ${id}: r1', 'SELECT 1')`],
+  ] as const) {
+    await cron.query(`SELECT cron.schedule('r1', '1 second', '${command(job)}')`);
+    await cron.query(`SELECT bgw_unregister('cron ${id}: r1')`);
+    await cron.query(`DELETE FROM bgw.worker WHERE unregistered`);
+    await cron.query(between);
+    expect((await cron.query('SELECT command, database FROM cron.job')).rows).toEqual([
+      { command: `INSERT INTO ran VALUES ('${job}')`, database: cron.name },
+    ]);
+    await cron.query(`SELECT cron.alter_job(${id}, command => '${command(job)}', active => true)`);
+    await until(() => ran(job));
+    expect(await cron.value(workers)).toBe(1n);
+    await cron.query(`SELECT cron.alter_job(${id}, active => false)`);
+  }
+});
+
 test('jobs outlive the controller and a dropped role; stop => true ends what runs', async ({
   cron,
   startController,

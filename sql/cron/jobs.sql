@@ -71,19 +71,15 @@ LANGUAGE plpgsql
 AS $$
 DECLARE
     label text := cron.schedule_name(job.jobid, job.jobname);
-    new_worker bigint;
+    new_worker bigint := cron.create_worker(job, label);
     new_schedule bigint;
 BEGIN
-    INSERT INTO bgw.worker (name, command, database) VALUES (label, job.command, nullif(job.database, pg_catalog.current_database()))
-    RETURNING worker.id INTO new_worker;
     -- Overlap: pg_cron runs one at a time and the next right after it; but where it piles up all that came due meanwhile, here one waits.
     -- Missed: like pg_cron, it does not catch up on the time when nobody was there.
     IF job.owner = bgw.current_owner() THEN
         INSERT INTO bgw.schedule (name, worker_id, schedule, on_overlap, on_missed, active)
         VALUES (label, new_worker, create_schedule.schedule, 'queue one', 'skip', create_schedule.active) RETURNING bgw.schedule.id INTO new_schedule;
     ELSE
-        -- Only a superuser comes here, and only a superuser may write the column.
-        UPDATE bgw.worker SET owner = job.owner WHERE worker.id = new_worker;
         INSERT INTO bgw.schedule (owner, name, worker_id, schedule, on_overlap, on_missed, active)
         VALUES (job.owner, label, new_worker, create_schedule.schedule, 'queue one', 'skip', create_schedule.active) RETURNING bgw.schedule.id INTO new_schedule;
     END IF;
@@ -91,6 +87,45 @@ BEGIN
 END;
 $$;
 COMMENT ON FUNCTION cron.create_schedule(cron.entry, text, boolean) IS 'Makes the schedule of a job and its worker; GMT, as pg_cron has it.  Errors: WK201 no node can log in as the owner.';
+
+CREATE OR REPLACE FUNCTION cron.create_worker(job cron.entry, label text) RETURNS bigint
+LANGUAGE plpgsql
+AS $$
+DECLARE
+    new_worker bigint;
+BEGIN
+    INSERT INTO bgw.worker (name, command, database) VALUES (label, job.command, nullif(job.database, pg_catalog.current_database()))
+    RETURNING worker.id INTO new_worker;
+    IF job.owner <> bgw.current_owner() THEN
+        -- Only a superuser comes here, and only a superuser may write the column.
+        UPDATE bgw.worker SET owner = job.owner WHERE worker.id = new_worker;
+    END IF;
+    RETURN new_worker;
+END;
+$$;
+COMMENT ON FUNCTION cron.create_worker(cron.entry, text) IS 'Makes the worker of a job.';
+
+CREATE OR REPLACE FUNCTION cron.restore_worker(job cron.entry) RETURNS bigint
+LANGUAGE plpgsql
+AS $$
+DECLARE
+    definition bgw.schedule;
+    its_worker bigint;
+BEGIN
+    SELECT * INTO definition FROM bgw.schedule WHERE bgw.schedule.id = job.schedule_id;
+    IF EXISTS (SELECT FROM bgw.worker WHERE worker.id = definition.worker_id AND NOT worker.unregistered) THEN
+        RETURN definition.worker_id;
+    END IF;
+    -- keep_house deletes what is unregistered: who waits for it here finds no row.
+    SELECT worker.id INTO its_worker FROM bgw.worker
+    WHERE worker.id = definition.worker_id OR worker.owner = job.owner AND worker.name = definition.name FOR NO KEY UPDATE;
+    its_worker := coalesce(its_worker, cron.create_worker(job, definition.name));
+    UPDATE bgw.worker SET unregistered = false WHERE worker.id = its_worker AND worker.unregistered;
+    UPDATE bgw.schedule SET worker_id = its_worker WHERE bgw.schedule.id = definition.id AND bgw.schedule.worker_id <> its_worker;
+    RETURN its_worker;
+END;
+$$;
+COMMENT ON FUNCTION cron.restore_worker(cron.entry) IS 'The worker of a job; after bgw_unregister it is there again.';
 
 CREATE OR REPLACE FUNCTION cron.find_job(job_id bigint) RETURNS cron.entry
 LANGUAGE sql STABLE
@@ -118,7 +153,7 @@ BEGIN
         PERFORM cron.check_access(coalesce(change_job.owner, job.owner), coalesce(change_job.database, job.database));
     END IF;
     UPDATE cron.entry SET command = coalesce(change_job.command, entry.command), database = coalesce(change_job.database, entry.database) WHERE entry.jobid = job_id;
-    its_worker := (SELECT bgw.schedule.worker_id FROM bgw.schedule WHERE bgw.schedule.id = job.schedule_id);
+    its_worker := cron.restore_worker(job);
     UPDATE bgw.worker SET command = coalesce(change_job.command, worker.command),
         database = CASE WHEN change_job.database IS NULL THEN worker.database ELSE nullif(change_job.database, pg_catalog.current_database()) END
     WHERE worker.id = its_worker AND (change_job.command IS NOT NULL OR change_job.database IS NOT NULL);
@@ -132,7 +167,7 @@ BEGIN
 END;
 $$;
 COMMENT ON FUNCTION cron.change_job(bigint, text, text, text, oid, boolean) IS
-'Changes what is given of a job.  The owner: as a superuser only.  What runs goes on.
+'Changes what is given of a job.  The owner: as a superuser only.  What runs goes on.  A worker that was unregistered is there again.
 Errors: XX000 no such job, those of cron.check_schedule and cron.check_access, 23505 the new owner has a job of that name, WK201 no node can log in as the owner.';
 
 CREATE OR REPLACE FUNCTION cron.rename_job(job_id bigint, new_name text) RETURNS void
@@ -158,7 +193,7 @@ CREATE OR REPLACE FUNCTION cron.read_jobs() RETURNS TABLE (
 LANGUAGE sql STABLE
 AS $$
     SELECT entry.jobid, definition.schedule, coalesce(worker.command, entry.command), 'localhost'::text, pg_catalog.current_setting('port')::integer,
-           bgw.database_of(worker.database, definition.owner, worker.settings), pg_catalog.pg_get_userbyid(definition.owner)::text, definition.active, entry.jobname
+           CASE WHEN worker.id IS NULL THEN entry.database ELSE bgw.database_of(worker.database, definition.owner, worker.settings) END, pg_catalog.pg_get_userbyid(definition.owner)::text, definition.active, entry.jobname
     FROM cron.entry
     JOIN bgw.schedule AS definition ON definition.id = entry.schedule_id AND definition.owner = entry.owner AND NOT definition.unscheduled
     LEFT JOIN bgw.worker ON worker.id = definition.worker_id
