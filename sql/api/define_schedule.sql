@@ -48,7 +48,8 @@ BEGIN
             DETAIL = 'retries lies between 0 and 999, retry_time between 0 and 10 minutes.';
     END IF;
     SELECT * INTO worker FROM bgw.worker WHERE bgw.worker.owner = bgw.current_owner() AND bgw.worker.name = worker_for_schedule.name AND NOT bgw.worker.unregistered;
-    IF worker.id IS NOT NULL AND NOT EXISTS (SELECT FROM bgw.schedule WHERE schedule.worker_id = worker.id AND schedule.name = worker.name) THEN
+    IF worker.id IS NOT NULL AND NOT (bgw.is_made_by_schedule(worker)
+            AND EXISTS (SELECT FROM bgw.schedule WHERE schedule.worker_id = worker.id AND schedule.name = worker.name AND NOT schedule.unscheduled)) THEN
         RAISE EXCEPTION USING ERRCODE = 'duplicate_object',
             MESSAGE = pg_catalog.format('worker "%s" already exists', worker.name),
             HINT = 'Schedule it with worker => instead of command =>, or choose another name.';
@@ -56,12 +57,20 @@ BEGIN
     PERFORM public.bgw_register(name => worker_for_schedule.name, command => worker_for_schedule.command, database => worker_for_schedule.database, mode => worker_for_schedule.mode,
         timeout => worker_for_schedule.timeout, restart_time => CASE WHEN retries > 0 THEN retry_time END, restart_time_max => CASE WHEN retries > 0 THEN interval '10 min' END,
         failure_limit => CASE WHEN retries > 0 THEN retries + 1 END, failure_window => interval '1 day', healthy_time => interval '1 day');
+    UPDATE bgw.worker SET made_by_schedule = true
+    WHERE bgw.worker.owner = bgw.current_owner() AND bgw.worker.name = worker_for_schedule.name AND NOT bgw.worker.made_by_schedule;
     RETURN (SELECT bgw.worker.id FROM bgw.worker WHERE bgw.worker.owner = bgw.current_owner() AND bgw.worker.name = worker_for_schedule.name);
 END;
 $$;
 COMMENT ON FUNCTION bgw.worker_for_schedule(text, text, text, text, text, interval, integer, interval) IS
 'The worker that a schedule launches: the one it names, or that of its command, which is registered here.  retries become its restart rule.
 Errors: 22023 neither or both, 42704 no such worker, 42710 a worker of that name is there.';
+
+CREATE OR REPLACE FUNCTION bgw.is_made_by_schedule(worker bgw.worker) RETURNS boolean
+LANGUAGE sql STABLE
+-- The worker of a job of schema cron has a name that no user gives.
+AS $$ SELECT worker.made_by_schedule OR worker.name ~ '^cron [0-9]+(: |$)' $$;
+COMMENT ON FUNCTION bgw.is_made_by_schedule(bgw.worker) IS 'Whether a worker was made for the command of a schedule, and so goes with it; one that a user registered does not.';
 
 CREATE OR REPLACE FUNCTION bgw.find_schedule(schedule_name text) RETURNS bgw.schedule
 LANGUAGE plpgsql STABLE

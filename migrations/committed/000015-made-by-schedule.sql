@@ -1,0 +1,22 @@
+--! Previous: sha1:700858839b2cd479e1f647a66d35ebed55da2a75
+--! Hash: sha1:87eb69aebbd87c89897a0a2035736747fcb2867e
+
+-- A worker that a schedule made for its command goes with the schedule; one that a user registered stays.
+
+ALTER TABLE bgw.worker ADD COLUMN made_by_schedule boolean NOT NULL DEFAULT false;
+COMMENT ON COLUMN bgw.worker.made_by_schedule IS
+'bgw_schedule made it for the command of the schedule of its name, so it is unregistered with that.  false again once it is unregistered: one that is registered anew is its user''s.';
+GRANT INSERT (made_by_schedule), UPDATE (made_by_schedule) ON bgw.worker TO PUBLIC;
+
+-- What schedules made before: bgw_schedule gave it a healthy time of a day, which is a minute in bgw_register; the rest are jobs of schema cron.
+ALTER TABLE bgw.worker DISABLE TRIGGER USER;
+UPDATE bgw.worker SET made_by_schedule = true
+WHERE command IS NOT NULL AND NOT unregistered AND (healthy_time = interval '1 day' OR name ~ '^cron [0-9]+(: |$)')
+  AND EXISTS (SELECT FROM bgw.schedule WHERE schedule.worker_id = worker.id AND schedule.owner = worker.owner AND schedule.name = worker.name);
+ALTER TABLE bgw.worker ENABLE TRIGGER USER;
+
+CREATE FUNCTION bgw.disown_worker_row() RETURNS trigger LANGUAGE plpgsql AS
+$$ BEGIN NEW.made_by_schedule := false; RETURN NEW; END $$;
+COMMENT ON FUNCTION bgw.disown_worker_row() IS 'An unregistered worker is no schedule''s.';
+CREATE TRIGGER worker_is_disowned BEFORE UPDATE OF unregistered ON bgw.worker
+    FOR EACH ROW WHEN (NEW.unregistered) EXECUTE FUNCTION bgw.disown_worker_row();
