@@ -44,9 +44,40 @@ test('the worker of a command stays while another schedule launches it, and nobo
   expect(await worker(db, 'first')).toBeUndefined();
 });
 
+test('the worker of a command is unregistered when its schedule launches another one', async ({ db }) => {
+  await db.query(`SELECT bgw_register('other', 'SELECT 0')`);
+  for (const change of [
+    `SELECT bgw_schedule('made', '@daily', worker => 'other')`,
+    `UPDATE bgw.schedule SET worker_id = (SELECT id FROM bgw.worker WHERE name = 'other')`,
+    `UPDATE bgw.schedule SET unscheduled = true`,
+  ]) {
+    await db.query(`SELECT bgw_schedule('made', '@daily', 'SELECT 1')`);
+    expect(await worker(db, 'made'), change).toMatchObject({ command: 'SELECT 1' });
+    await db.query(change);
+    expect(await worker(db, 'made'), change).toBeUndefined();
+  }
+  expect(await worker(db, 'other')).toBeDefined();
+});
+
+test('what waits of the worker that a schedule has left is dropped, what runs goes on', async ({ db, controller }) => {
+  await db.query(`SELECT bgw_register('other', 'SELECT 0')`);
+  await db.query(`SELECT bgw_schedule('made', '@yearly', 'SELECT pg_sleep(600)')`);
+  const running = await db.value<bigint>(`SELECT bgw_run_now('made')`);
+  await controller.saw('worker_started', { handle: String(running) });
+  const waiting = await db.value<bigint>(`SELECT bgw_run_now('made')`);
+  await db.query(`SELECT bgw_schedule('made', '@yearly', worker => 'other')`);
+  await db.query('CALL bgw_wait_for_shutdown($1)', [waiting]);
+  expect((await db.query('SELECT id FROM bgw.process')).rows).toEqual([{ id: running }]);
+  await db.query('SELECT bgw_terminate($1::bigint)', [running]);
+  await db.query('CALL bgw_wait_for_shutdown($1)', [running]);
+});
+
 test('an ordinary role has the rights that its schedules need', async ({ ordinary: { db } }) => {
   await db.query(`SELECT bgw_schedule('made', '@daily', 'SELECT 1')`);
   await db.query(`SELECT bgw_schedule('made', '@hourly', 'SELECT 2')`);
+  await db.query(`SELECT bgw_register('other', 'SELECT 0'), bgw_schedule('made', '@daily', worker => 'other')`);
+  expect(await worker(db, 'made')).toBeUndefined();
+  await db.query(`SELECT bgw_schedule('made', '@daily', 'SELECT 3')`);
   await db.query(`SELECT bgw_unschedule('made')`);
   expect(await worker(db, 'made')).toBeUndefined();
 });

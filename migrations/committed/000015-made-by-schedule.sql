@@ -1,5 +1,5 @@
 --! Previous: sha1:700858839b2cd479e1f647a66d35ebed55da2a75
---! Hash: sha1:87eb69aebbd87c89897a0a2035736747fcb2867e
+--! Hash: sha1:fed32ed7b10647bc3139ba30ad43fa9eae5d9a4b
 
 -- A worker that a schedule made for its command goes with the schedule; one that a user registered stays.
 
@@ -20,3 +20,9 @@ $$ BEGIN NEW.made_by_schedule := false; RETURN NEW; END $$;
 COMMENT ON FUNCTION bgw.disown_worker_row() IS 'An unregistered worker is no schedule''s.';
 CREATE TRIGGER worker_is_disowned BEFORE UPDATE OF unregistered ON bgw.worker
     FOR EACH ROW WHEN (NEW.unregistered) EXECUTE FUNCTION bgw.disown_worker_row();
+
+CREATE FUNCTION bgw.leave_worker_row() RETURNS trigger LANGUAGE plpgsql AS
+$$ BEGIN PERFORM bgw.leave_worker(OLD.worker_id); RETURN NULL; END $$;
+COMMENT ON FUNCTION bgw.leave_worker_row() IS 'A schedule no longer launches the worker that it launched.';
+CREATE TRIGGER schedule_leaves_its_worker AFTER UPDATE OF worker_id, unscheduled ON bgw.schedule
+    FOR EACH ROW WHEN (OLD.worker_id <> NEW.worker_id OR NEW.unscheduled) EXECUTE FUNCTION bgw.leave_worker_row();

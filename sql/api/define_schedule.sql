@@ -66,6 +66,16 @@ COMMENT ON FUNCTION bgw.worker_for_schedule(text, text, text, text, text, interv
 'The worker that a schedule launches: the one it names, or that of its command, which is registered here.  retries become its restart rule.
 Errors: 22023 neither or both, 42704 no such worker, 42710 a worker of that name is there.';
 
+CREATE OR REPLACE FUNCTION bgw.leave_worker(worker_id bigint) RETURNS void
+LANGUAGE sql
+AS $$
+    UPDATE bgw.worker SET unregistered = true
+    WHERE worker.id = leave_worker.worker_id AND bgw.is_made_by_schedule(worker)
+      AND NOT EXISTS (SELECT FROM bgw.schedule WHERE schedule.worker_id = worker.id AND NOT schedule.unscheduled)
+$$;
+COMMENT ON FUNCTION bgw.leave_worker(bigint) IS
+'Unregisters the worker of a command that no schedule launches any more.  Called by the trigger schedule_leaves_its_worker.';
+
 CREATE OR REPLACE FUNCTION bgw.is_made_by_schedule(worker bgw.worker) RETURNS boolean
 LANGUAGE sql STABLE
 -- The worker of a job of schema cron has a name that no user gives.

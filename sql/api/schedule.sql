@@ -118,8 +118,6 @@ BEGIN
     PERFORM bgw.request(process.id, 'SIGTERM') FROM bgw.process
     WHERE process.schedule_id = definition.id AND (bgw_unschedule.stop OR process.run_id IS NULL);
     UPDATE bgw.schedule SET unscheduled = true WHERE schedule.id = definition.id;
-    UPDATE bgw.worker SET unregistered = true WHERE worker.id = definition.worker_id AND bgw.is_made_by_schedule(worker)
-        AND NOT EXISTS (SELECT FROM bgw.schedule WHERE schedule.worker_id = worker.id AND NOT schedule.unscheduled);
     RETURN true;
 END;
 $$;
