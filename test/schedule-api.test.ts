@@ -1,6 +1,7 @@
 /** What the functions of schedules leave behind: the workers of users, names that are free again, one error for each mistake. */
 import { expect, test } from './support/controller.ts';
 import type { TestDatabase } from './support/database.ts';
+import { until } from './support/until.ts';
 
 async function worker(db: TestDatabase, name: string): Promise<Record<string, unknown> | undefined> {
   const { rows } = await db.query('SELECT * FROM bgw.worker WHERE name = $1 AND NOT unregistered', [name]);
@@ -72,12 +73,68 @@ test('what waits of the worker that a schedule has left is dropped, what runs go
   await db.query('CALL bgw_wait_for_shutdown($1)', [running]);
 });
 
+test('a schedule that was removed and made again is a new one: it runs, and counts from nothing', async ({
+  db,
+  controller,
+}) => {
+  const schedule = async (): Promise<unknown> =>
+    (await db.query(`SELECT ran, failed, last_status, last_run FROM bgw_schedules WHERE name = 'at'`)).rows[0];
+  const call = `SELECT bgw_schedule_at('at', '2020-01-01', 'SELECT 1/0')`;
+  const handle = `SELECT handle FROM bgw_schedule_history WHERE name = 'at'`;
+  await db.query(call);
+  const first = await until(() => db.value<bigint>(handle));
+  await controller.saw('worker_exited', { handle: String(first) });
+  await until(async () => (await db.value(`SELECT failed FROM bgw_schedules`)) === 1n);
+  await db.query('BEGIN');
+  await db.query(`SELECT bgw_unschedule('at')`);
+  await db.query(call);
+  expect(await schedule()).toEqual({ ran: 0n, failed: 0n, last_status: null, last_run: null });
+  await db.query('COMMIT');
+  const second = await until(() => db.value<bigint>(handle));
+  expect(second > first).toBe(true);
+  await controller.saw('worker_exited', { handle: String(second) });
+  await until(async () => (await db.value(`SELECT ran FROM bgw_schedules`)) === 1n);
+});
+
+test('what still runs of a removed schedule is not counted for a new one of that name', async ({ db, controller }) => {
+  await db.query(`SELECT bgw_schedule('s', '@yearly', 'SELECT pg_sleep(600)', overlap => 'skip')`);
+  const old = await db.value<bigint>(`SELECT bgw_run_now('s')`);
+  await controller.saw('worker_started', { handle: String(old) });
+  await db.query(`SELECT bgw_unschedule('s'), bgw_schedule('s', '@yearly', 'SELECT 1')`);
+  const counted = `SELECT running, backlog, ran, last_status FROM bgw_schedules WHERE name = 's'`;
+  expect((await db.query(counted)).rows).toEqual([{ running: 0n, backlog: 0n, ran: 0n, last_status: null }]);
+  const fresh = await db.value<bigint>(`SELECT bgw_run_now('s')`);
+  await db.query('CALL bgw_wait_for_shutdown($1)', [fresh]);
+  await db.query('SELECT bgw_terminate($1::bigint)', [old]);
+  await db.query('CALL bgw_wait_for_shutdown($1)', [old]);
+  expect((await db.query(counted)).rows).toEqual([{ running: 0n, backlog: 0n, ran: 1n, last_status: 'done' }]);
+  // keep_house takes the old one away, and nothing of the new one.
+  await db.query('SELECT bgw.trim()');
+  expect((await db.query(counted)).rows).toEqual([{ running: 0n, backlog: 0n, ran: 1n, last_status: 'done' }]);
+  expect(await db.value('SELECT count(*) FROM bgw.schedule')).toBe(1n);
+});
+
+test('two sessions that make the same schedule at once make one, also after it was removed', async ({ db }) => {
+  const other = await db.client();
+  const define = (command: string): string => `SELECT bgw_schedule('s', '@daily', '${command}')`;
+  await db.query(`${define('SELECT 1')}, bgw_unschedule('s')`);
+  await db.query('BEGIN');
+  await db.query(define('SELECT 2'));
+  const second = other.query(define('SELECT 3'));
+  await until(() => db.value('SELECT count(*) > 0 FROM pg_locks WHERE NOT granted'));
+  await db.query('COMMIT');
+  await second;
+  expect((await db.query('SELECT command FROM bgw_schedules')).rows).toEqual([{ command: 'SELECT 3' }]);
+});
+
 test('an ordinary role has the rights that its schedules need', async ({ ordinary: { db } }) => {
   await db.query(`SELECT bgw_schedule('made', '@daily', 'SELECT 1')`);
   await db.query(`SELECT bgw_schedule('made', '@hourly', 'SELECT 2')`);
   await db.query(`SELECT bgw_register('other', 'SELECT 0'), bgw_schedule('made', '@daily', worker => 'other')`);
   expect(await worker(db, 'made')).toBeUndefined();
   await db.query(`SELECT bgw_schedule('made', '@daily', 'SELECT 3')`);
+  await db.query(`SELECT bgw_unschedule('made'), bgw_schedule('made', '@daily', 'SELECT 3')`);
+  expect(await db.value('SELECT command FROM bgw_schedules')).toBe('SELECT 3');
   await db.query(`SELECT bgw_unschedule('made')`);
   expect(await worker(db, 'made')).toBeUndefined();
 });

@@ -1,7 +1,8 @@
 --! Previous: sha1:700858839b2cd479e1f647a66d35ebed55da2a75
---! Hash: sha1:fed32ed7b10647bc3139ba30ad43fa9eae5d9a4b
+--! Hash: sha1:e723a3e70d4b93b7e3a97db4fe74751072694481
 
--- A worker that a schedule made for its command goes with the schedule; one that a user registered stays.
+-- A worker that a schedule made for its command goes with the schedule; one that a user registered stays.  The name of a
+-- schedule that was removed is free at once.
 
 ALTER TABLE bgw.worker ADD COLUMN made_by_schedule boolean NOT NULL DEFAULT false;
 COMMENT ON COLUMN bgw.worker.made_by_schedule IS
@@ -26,3 +27,8 @@ $$ BEGIN PERFORM bgw.leave_worker(OLD.worker_id); RETURN NULL; END $$;
 COMMENT ON FUNCTION bgw.leave_worker_row() IS 'A schedule no longer launches the worker that it launched.';
 CREATE TRIGGER schedule_leaves_its_worker AFTER UPDATE OF worker_id, unscheduled ON bgw.schedule
     FOR EACH ROW WHEN (OLD.worker_id <> NEW.worker_id OR NEW.unscheduled) EXECUTE FUNCTION bgw.leave_worker_row();
+
+ALTER TABLE bgw.schedule DROP CONSTRAINT schedule_name_is_unique_per_owner;
+CREATE UNIQUE INDEX schedule_name_is_unique_per_owner ON bgw.schedule (owner, name) WHERE NOT unscheduled;
+COMMENT ON COLUMN bgw.schedule.unscheduled IS
+'bgw_unschedule was called; keep_house deletes the row.  The same name again is another row: what still runs of this one is not counted for that.';

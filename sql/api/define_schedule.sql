@@ -10,11 +10,11 @@ BEGIN
     INSERT INTO bgw.schedule AS schedule (name, worker_id, schedule, at, timezone, on_overlap, on_missed, jitter, priority, main_arg, valid_from, valid_until, exceptions, active)
     VALUES (definition.name, definition.worker_id, definition.schedule, definition.at, definition.timezone, definition.on_overlap, definition.on_missed, definition.jitter,
             definition.priority, definition.main_arg, definition.valid_from, definition.valid_until, definition.exceptions, definition.active)
-    ON CONFLICT ON CONSTRAINT schedule_name_is_unique_per_owner DO UPDATE SET
+    ON CONFLICT (owner, name) WHERE NOT unscheduled DO UPDATE SET
         worker_id = EXCLUDED.worker_id, schedule = EXCLUDED.schedule, at = EXCLUDED.at, timezone = EXCLUDED.timezone, on_overlap = EXCLUDED.on_overlap,
         on_missed = EXCLUDED.on_missed, jitter = EXCLUDED.jitter, priority = EXCLUDED.priority, main_arg = EXCLUDED.main_arg, valid_from = EXCLUDED.valid_from,
-        valid_until = EXCLUDED.valid_until, exceptions = EXCLUDED.exceptions, active = EXCLUDED.active, unscheduled = false
-    WHERE schedule.unscheduled OR (schedule.worker_id, schedule.schedule, schedule.at, schedule.timezone, schedule.on_overlap, schedule.on_missed, schedule.jitter, schedule.priority,
+        valid_until = EXCLUDED.valid_until, exceptions = EXCLUDED.exceptions, active = EXCLUDED.active
+    WHERE (schedule.worker_id, schedule.schedule, schedule.at, schedule.timezone, schedule.on_overlap, schedule.on_missed, schedule.jitter, schedule.priority,
            schedule.main_arg, schedule.valid_from, schedule.valid_until, schedule.exceptions, schedule.active)
           IS DISTINCT FROM
           (EXCLUDED.worker_id, EXCLUDED.schedule, EXCLUDED.at, EXCLUDED.timezone, EXCLUDED.on_overlap, EXCLUDED.on_missed, EXCLUDED.jitter, EXCLUDED.priority,
