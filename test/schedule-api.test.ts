@@ -127,6 +127,29 @@ test('two sessions that make the same schedule at once make one, also after it w
   expect((await db.query('SELECT command FROM bgw_schedules')).rows).toEqual([{ command: 'SELECT 3' }]);
 });
 
+test('a worker that runs in every database is not scheduled, however the schedule arrives', async ({ db }) => {
+  const everywhere = `SELECT bgw_register('everywhere', 'SELECT 1', naptime => '1 h', autostart => true, scope => 'every_database')`;
+  await db.query(everywhere);
+  await db.query(`SELECT bgw_register('one', 'SELECT 1'), bgw_schedule('s', '@daily', worker => 'one')`);
+  const id = `(SELECT id FROM bgw.worker WHERE name = 'everywhere')`;
+  const refusal = { code: '55000', message: 'worker "everywhere" runs in every database' };
+  for (const statement of [
+    `SELECT bgw_schedule('x', '@daily', worker => 'everywhere')`,
+    `SELECT bgw_schedule('x', '@daily', worker => 'everywhere', active => false)`,
+    `SELECT bgw_schedule('s', '@daily', worker => 'everywhere')`,
+    `SELECT bgw_schedule_at('x', '2030-01-01', worker => 'everywhere')`,
+    `INSERT INTO bgw.schedule (name, worker_id, schedule) VALUES ('x', ${id}, '@daily')`,
+    `UPDATE bgw.schedule SET worker_id = ${id}`,
+    `UPDATE bgw.schedule SET worker_id = ${id}, active = false`,
+  ])
+    await expect(db.query(statement), statement).rejects.toMatchObject(refusal);
+  // One that has become so since.
+  await db.query(everywhere.replace('everywhere', 'one'));
+  expect(await db.value(`SELECT bgw_pause('s')`)).toBe(true);
+  await expect(db.query(`SELECT bgw_resume('s')`)).rejects.toMatchObject({ code: '55000' });
+  expect(await db.value(`SELECT bgw_unschedule('s')`)).toBe(true);
+});
+
 test('an ordinary role has the rights that its schedules need', async ({ ordinary: { db } }) => {
   await db.query(`SELECT bgw_schedule('made', '@daily', 'SELECT 1')`);
   await db.query(`SELECT bgw_schedule('made', '@hourly', 'SELECT 2')`);

@@ -152,6 +152,14 @@ BEGIN
         RAISE EXCEPTION USING ERRCODE = 'undefined_object', MESSAGE = pg_catalog.format('the worker of schedule "%s" does not exist', schedule.name),
             DETAIL = 'A schedule launches a worker of its owner.';
     END IF;
+    -- One whose worker has become so since can still be paused and removed.
+    IF worker.scope = 'every_database' AND NOT schedule.unscheduled
+       AND (schedule.active OR NOT EXISTS (SELECT FROM bgw.schedule AS present WHERE present.id = schedule.id AND present.worker_id = schedule.worker_id)) THEN
+        RAISE EXCEPTION USING ERRCODE = 'object_not_in_prerequisite_state',
+            MESSAGE = pg_catalog.format('worker "%s" runs in every database', worker.name),
+            DETAIL = 'It starts by itself, so no schedule launches it.',
+            HINT = 'Register a worker with scope => ''one'', and schedule that.';
+    END IF;
     IF NOT schedule.unscheduled THEN
         PERFORM bgw.check_login(schedule.owner, schedule.name);
     END IF;
@@ -159,4 +167,5 @@ BEGIN
 END;
 $$;
 COMMENT ON FUNCTION bgw.check_schedule(bgw.schedule) IS
-'The schedule, parsed; raises an error if it cannot be, however it arrives.  The trigger schedule_is_checked calls it.  Errors: 22023, 42704, WK201.';
+'The schedule, parsed; raises an error if it cannot be, however it arrives.  The trigger schedule_is_checked calls it.
+Errors: 22023, 42704, 55000 the worker runs in every database, WK201.';

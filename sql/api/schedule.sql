@@ -61,7 +61,8 @@ COMMENT ON FUNCTION public.bgw_schedule(text, text, text, text, text, text, text
   valid_from, valid_until, exceptions   no due times before, after, and on those days of its time zone
   priority      of what waits for a slot the higher one starts first; a point is worth a minute of waiting
   active        false: as after bgw_pause
-Errors: 22023 a value that cannot be, 42704 no such worker, 42710 a worker of that name is there, WK201 no node can log in as you.
+Errors: 22023 a value that cannot be, 42704 no such worker, 42710 a worker of that name is there, 55000 the worker is of scope every_database,
+WK201 no node can log in as you.
 Example: SELECT bgw_schedule(''nightly'', ''0 3 * * *'', ''VACUUM'');';
 
 CREATE OR REPLACE FUNCTION public.bgw_schedule_at(
