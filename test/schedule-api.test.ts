@@ -150,6 +150,34 @@ test('a worker that runs in every database is not scheduled, however the schedul
   expect(await db.value(`SELECT bgw_unschedule('s')`)).toBe(true);
 });
 
+test('an argument that must not be null is named in the error, however the schedule arrives', async ({ db }) => {
+  const each = (call: string, names: string[]): [string, string][] =>
+    names.map((name) => [`SELECT ${call}, ${name} => NULL)`, name]);
+  const shared = ['missed', 'priority', 'mode', 'retries', 'retry_time'];
+  await db.query(`SELECT bgw_register('mine', 'SELECT 1')`);
+  const mine = `(SELECT id FROM bgw.worker WHERE name = 'mine')`;
+  for (const [statement, argument] of [
+    ...each(`bgw_schedule('x', '@daily', 'SELECT 1'`, [...shared, 'overlap', 'jitter', 'active']),
+    ...each(`bgw_schedule('x', '@daily', worker => 'mine'`, [...shared, 'overlap', 'jitter', 'active']),
+    ...each(`bgw_schedule_at('x', '2030-01-01', 'SELECT 1'`, shared),
+    ...each(`bgw_schedule('x', '@daily', 'SELECT 1', retries => 3`, ['retry_time']),
+    [
+      `INSERT INTO bgw.schedule (name, worker_id, schedule, on_overlap) VALUES ('x', ${mine}, '@daily', NULL)`,
+      'overlap',
+    ],
+  ] as const)
+    await expect(db.query(statement), statement).rejects.toMatchObject({
+      code: '22023',
+      message: `schedule "x": ${argument} must not be null`,
+      detail: undefined,
+    });
+  await db.query(`SELECT bgw_schedule('x', '@daily', 'SELECT 1')`);
+  await expect(db.query('UPDATE bgw.schedule SET on_missed = NULL')).rejects.toMatchObject({
+    code: '22023',
+    message: 'schedule "x": missed must not be null',
+  });
+});
+
 test('an ordinary role has the rights that its schedules need', async ({ ordinary: { db } }) => {
   await db.query(`SELECT bgw_schedule('made', '@daily', 'SELECT 1')`);
   await db.query(`SELECT bgw_schedule('made', '@hourly', 'SELECT 2')`);

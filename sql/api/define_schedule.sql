@@ -30,6 +30,7 @@ AS $$
 DECLARE
     worker bgw.worker;
 BEGIN
+    PERFORM bgw.refuse_null(name, pg_catalog.jsonb_build_object('mode', mode, 'retries', retries, 'retry_time', retry_time));
     IF (command IS NULL) = (worker_name IS NULL) THEN
         RAISE EXCEPTION USING ERRCODE = 'invalid_parameter_value',
             MESSAGE = pg_catalog.format('schedule "%s" needs either a command or a worker', worker_for_schedule.name),
@@ -65,6 +66,20 @@ $$;
 COMMENT ON FUNCTION bgw.worker_for_schedule(text, text, text, text, text, interval, integer, interval) IS
 'The worker that a schedule launches: the one it names, or that of its command, which is registered here.  retries become its restart rule.
 Errors: 22023 neither or both, 42704 no such worker, 42710 a worker of that name is there.';
+
+CREATE OR REPLACE FUNCTION bgw.refuse_null(schedule_name text, arguments jsonb) RETURNS void
+LANGUAGE plpgsql
+AS $$
+DECLARE
+    argument text := (SELECT min(given.key) FROM pg_catalog.jsonb_each(arguments) AS given WHERE given.value = 'null');
+BEGIN
+    IF argument IS NOT NULL THEN
+        RAISE EXCEPTION USING ERRCODE = 'invalid_parameter_value',
+            MESSAGE = pg_catalog.format('schedule "%s": %s must not be null', pg_catalog.left(schedule_name, 63), argument);
+    END IF;
+END;
+$$;
+COMMENT ON FUNCTION bgw.refuse_null(text, jsonb) IS 'Raises an error if one of these arguments of bgw_schedule, by name, is NULL.  Errors: 22023.';
 
 CREATE OR REPLACE FUNCTION bgw.leave_worker(worker_id bigint) RETURNS void
 LANGUAGE sql
@@ -140,6 +155,8 @@ DECLARE
         WHEN schedule.on_missed NOT IN ('skip', 'run once') AND bgw.missed_limit(schedule.on_missed) IS NULL
             THEN pg_catalog.format('missed is "%s"; it is one of: skip, run once, run all up to N.', pg_catalog.left(schedule.on_missed, 60)) END;
 BEGIN
+    PERFORM bgw.refuse_null(schedule.name, pg_catalog.jsonb_build_object('overlap', schedule.on_overlap, 'missed', schedule.on_missed, 'jitter', schedule.jitter,
+        'priority', schedule.priority, 'active', schedule.active));
     IF problem IS NOT NULL THEN
         RAISE EXCEPTION USING ERRCODE = 'invalid_parameter_value', MESSAGE = pg_catalog.format('invalid schedule "%s"', pg_catalog.left(schedule.name, 63)), DETAIL = problem;
     END IF;
