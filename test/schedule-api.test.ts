@@ -178,6 +178,35 @@ test('an argument that must not be null is named in the error, however the sched
   });
 });
 
+test('a removed schedule is seen by its runs only', async ({ db, controller }) => {
+  await db.query(`SELECT bgw_schedule_at('at', '2020-01-01', 'SELECT 1')`);
+  const handle = await until(() => db.value<bigint>('SELECT handle FROM bgw_schedule_history'));
+  await controller.saw('worker_exited', { handle: String(handle) });
+  await until(async () => (await db.value(`SELECT ran FROM bgw_schedules`)) === 1n);
+  await db.query(`SELECT bgw_unschedule('at')`);
+  for (const view of ['bgw_schedules', 'bgw_schedule_history'])
+    expect(await db.value(`SELECT count(*) FROM ${view}`), view).toBe(0n);
+  expect((await db.query('SELECT handle, name, status FROM bgw_run_history')).rows).toEqual([
+    { handle, name: 'at', status: 'done' },
+  ]);
+});
+
+test('a time that passed while its schedule was paused is due when it is resumed', async ({ db, controller }) => {
+  const column = (name: string): Promise<bigint> =>
+    db.value(`SELECT ${name} FROM bgw_schedules WHERE name = '${name}'`);
+  await db.query(
+    `SELECT bgw_schedule_at('ran', now() + interval '1 h', 'SELECT 1'),
+            bgw_schedule_at('missed', now() + interval '1 h', 'SELECT 1', missed => 'skip')`,
+  );
+  await db.query(`SELECT bgw_pause('ran'), bgw_pause('missed')`);
+  await db.query(`UPDATE bgw.schedule SET at = now() - interval '2 min'`);
+  await until(async () => (await db.value('SELECT count(*) FROM bgw.schedule_change')) === 0n);
+  expect([await column('ran'), await column('missed')]).toEqual([0n, 0n]);
+  await db.query(`SELECT bgw_resume('ran'), bgw_resume('missed')`);
+  await until(async () => (await column('ran')) === 1n && (await column('missed')) === 1n);
+  expect(controller.observations.filter(({ kind }) => kind === 'worker_exited')).toHaveLength(1);
+});
+
 test('an ordinary role has the rights that its schedules need', async ({ ordinary: { db } }) => {
   await db.query(`SELECT bgw_schedule('made', '@daily', 'SELECT 1')`);
   await db.query(`SELECT bgw_schedule('made', '@hourly', 'SELECT 2')`);

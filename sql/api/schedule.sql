@@ -51,18 +51,18 @@ COMMENT ON FUNCTION public.bgw_schedule(text, text, text, text, text, text, text
 'Launches a command or a worker by the clock; the same name again changes the schedule.  Returns the next due time.
   name          unique among your schedules, 1 to 63 bytes
   schedule      ''0 3 * * *'', ''@daily'', ''every 90 seconds'', ''@reboot'': see bgw_next_run
-  command       SQL to run, as a worker of the same name;  or worker: the name of a worker that is there
+  command       SQL to run, as a worker of the same name, which goes with the schedule;  or worker: the name of a worker that is there, which stays
   timezone      of the schedule; default: UTC.   database  of the command; default: this one
   overlap       while an earlier run is there: queue one (default), skip, parallel N, cancel previous
   missed        due times that no controller was there for: run once (default), skip, run all up to N
   jitter        a run starts up to this much later, at random
   timeout       for one run, enforced from outside.   mode  session or atomic, as in bgw_register
-  retries       so often a failed command is run again, first after retry_time, then after twice as long each time, at most 10 minutes
+  retries       so often a failed command is run again, first after retry_time, then after twice as long each time, at most 10 minutes, less up to half of that at random
   valid_from, valid_until, exceptions   no due times before, after, and on those days of its time zone
   priority      of what waits for a slot the higher one starts first; a point is worth a minute of waiting
   active        false: as after bgw_pause
-Errors: 22023 a value that cannot be, 42704 no such worker, 42710 a worker of that name is there, 55000 the worker is of scope every_database,
-WK201 no node can log in as you.
+Errors: 22023 a value that cannot be, 22004 a null schedule or time zone, 42704 no such worker, 42710 a worker of that name is there,
+55000 the worker is of scope every_database, WK201 no node can log in as you.
 Example: SELECT bgw_schedule(''nightly'', ''0 3 * * *'', ''VACUUM'');';
 
 CREATE OR REPLACE FUNCTION public.bgw_schedule_at(
@@ -123,7 +123,8 @@ BEGIN
 END;
 $$;
 COMMENT ON FUNCTION public.bgw_unschedule(text, boolean) IS
-'Removes a schedule, and the worker of its command.  What waits is dropped; what runs goes on, unless stop.  Its history stays.
+'Removes a schedule, and the worker that was made for its command, unless another schedule launches that.  What waits is dropped; what runs goes on, unless stop.
+bgw_run_history keeps its runs; bgw_schedules and bgw_schedule_history show nothing of it any more.  The same name again is a new schedule.
 Errors: 42704 no such schedule, WK101 several of that name.
 Example: SELECT bgw_unschedule(''nightly'');';
 
@@ -132,6 +133,7 @@ LANGUAGE sql
 AS $$ SELECT bgw.set_active(name, false) $$;
 COMMENT ON FUNCTION public.bgw_pause(text) IS
 'Stops a schedule until bgw_resume; what runs or waits goes on.  Due times in between are none: they are not missed.  Returns false if it was paused.
+But the time of a bgw_schedule_at that passes meanwhile is not lost: bgw_resume makes it due.
 Errors: 42704 no such schedule.
 Example: SELECT bgw_pause(''nightly'');';
 
@@ -139,7 +141,9 @@ CREATE OR REPLACE FUNCTION public.bgw_resume(name text) RETURNS boolean
 LANGUAGE sql
 AS $$ SELECT bgw.set_active(name, true) $$;
 COMMENT ON FUNCTION public.bgw_resume(text) IS
-'Goes on with a paused schedule, at its next due time.  Returns false if it was not paused.  Errors: 42704 no such schedule.
+'Goes on with a paused schedule, at its next due time.  Returns false if it was not paused.
+One of bgw_schedule_at whose time passed meanwhile runs at once (missed => ''skip'': only if it is less than a minute over).
+Errors: 42704 no such schedule, 55000 its worker has become one of scope every_database.
 Example: SELECT bgw_resume(''nightly'');';
 
 CREATE OR REPLACE FUNCTION public.bgw_run_now(name text) RETURNS bigint

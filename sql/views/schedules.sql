@@ -66,7 +66,7 @@ CREATE OR REPLACE VIEW public.bgw_schedule_history AS
     SELECT (row.schedule).name, pg_catalog.pg_get_userbyid((row.schedule).owner) AS owner, tick.due_at, tick.outcome, tick.process_id AS handle, tick.recorded_at
     FROM bgw.read_ticks() AS tick JOIN bgw.read_schedules() AS row ON (row.schedule).id = tick.schedule_id;
 COMMENT ON VIEW public.bgw_schedule_history IS
-'One row per due time of the last seven days, some 1,000 per schedule.  outcome: launched (handle says as what; bgw_run_history how it went), coalesced into a run that waited already,
+'One row per due time of the last seven days, some 1,000 per schedule that is there.  outcome: launched (handle says as what; bgw_run_history how it went), coalesced into a run that waited already,
 skipped since an earlier run was there, missed since nobody was there in time.
 Example: SELECT due_at, outcome FROM bgw_schedule_history WHERE name = ''nightly'' ORDER BY due_at DESC LIMIT 10;';
 GRANT SELECT ON public.bgw_schedule_history TO PUBLIC;
