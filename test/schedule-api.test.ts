@@ -1,4 +1,5 @@
 /** What the functions of schedules leave behind: the workers of users, names that are free again, one error for each mistake. */
+import { migrate } from '../src/migrate.ts';
 import { expect, test } from './support/controller.ts';
 import type { TestDatabase } from './support/database.ts';
 import { until } from './support/until.ts';
@@ -205,6 +206,16 @@ test('a time that passed while its schedule was paused is due when it is resumed
   await db.query(`SELECT bgw_resume('ran'), bgw_resume('missed')`);
   await until(async () => (await column('ran')) === 1n && (await column('missed')) === 1n);
   expect(controller.observations.filter(({ kind }) => kind === 'worker_exited')).toHaveLength(1);
+});
+
+test('the worker of a job of schema cron goes with the job, and bgw_schedule changes it', async ({ db }) => {
+  await migrate(await db.client(), { withCron: true });
+  const name = 'cron 1: nightly';
+  await db.query(`SELECT cron.schedule('nightly', '0 3 * * *', 'SELECT 1')`);
+  await db.query(`SELECT bgw_schedule('${name}', '@daily', 'SELECT 2')`);
+  expect(await worker(db, name)).toMatchObject({ command: 'SELECT 2' });
+  await db.query(`SELECT cron.unschedule('nightly')`);
+  expect(await worker(db, name)).toBeUndefined();
 });
 
 test('an ordinary role has the rights that its schedules need', async ({ ordinary: { db } }) => {
