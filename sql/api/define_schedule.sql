@@ -49,7 +49,7 @@ BEGIN
             DETAIL = 'retries lies between 0 and 999, retry_time between 0 and 10 minutes.';
     END IF;
     SELECT * INTO worker FROM bgw.worker WHERE bgw.worker.owner = bgw.current_owner() AND bgw.worker.name = worker_for_schedule.name AND NOT bgw.worker.unregistered;
-    IF worker.id IS NOT NULL AND NOT (bgw.is_made_by_schedule(worker)
+    IF worker.id IS NOT NULL AND NOT (worker.made_by_schedule
             AND EXISTS (SELECT FROM bgw.schedule WHERE schedule.worker_id = worker.id AND schedule.name = worker.name AND NOT schedule.unscheduled)) THEN
         RAISE EXCEPTION USING ERRCODE = 'duplicate_object',
             MESSAGE = pg_catalog.format('worker "%s" already exists', worker.name),
@@ -85,17 +85,11 @@ CREATE OR REPLACE FUNCTION bgw.leave_worker(worker_id bigint) RETURNS void
 LANGUAGE sql
 AS $$
     UPDATE bgw.worker SET unregistered = true
-    WHERE worker.id = leave_worker.worker_id AND bgw.is_made_by_schedule(worker)
+    WHERE worker.id = leave_worker.worker_id AND worker.made_by_schedule
       AND NOT EXISTS (SELECT FROM bgw.schedule WHERE schedule.worker_id = worker.id AND NOT schedule.unscheduled)
 $$;
 COMMENT ON FUNCTION bgw.leave_worker(bigint) IS
 'Unregisters the worker of a command that no schedule launches any more.  Called by the trigger schedule_leaves_its_worker.';
-
-CREATE OR REPLACE FUNCTION bgw.is_made_by_schedule(worker bgw.worker) RETURNS boolean
-LANGUAGE sql STABLE
--- The worker of a job of schema cron has a name that no user gives.
-AS $$ SELECT worker.made_by_schedule OR worker.name ~ '^cron [0-9]+(: |$)' $$;
-COMMENT ON FUNCTION bgw.is_made_by_schedule(bgw.worker) IS 'Whether a worker was made for the command of a schedule, and so goes with it; one that a user registered does not.';
 
 CREATE OR REPLACE FUNCTION bgw.find_schedule(schedule_name text) RETURNS bgw.schedule
 LANGUAGE plpgsql STABLE

@@ -94,7 +94,7 @@ AS $$
 DECLARE
     new_worker bigint;
 BEGIN
-    INSERT INTO bgw.worker (name, command, database) VALUES (label, job.command, nullif(job.database, pg_catalog.current_database()))
+    INSERT INTO bgw.worker (name, command, database, made_by_schedule) VALUES (label, job.command, nullif(job.database, pg_catalog.current_database()), true)
     RETURNING worker.id INTO new_worker;
     IF job.owner <> bgw.current_owner() THEN
         -- Only a superuser comes here, and only a superuser may write the column.
@@ -120,7 +120,7 @@ BEGIN
     SELECT worker.id INTO its_worker FROM bgw.worker
     WHERE worker.id = definition.worker_id OR worker.owner = job.owner AND worker.name = definition.name FOR NO KEY UPDATE;
     its_worker := coalesce(its_worker, cron.create_worker(job, definition.name));
-    UPDATE bgw.worker SET unregistered = false WHERE worker.id = its_worker AND worker.unregistered;
+    UPDATE bgw.worker SET unregistered = false, made_by_schedule = true WHERE worker.id = its_worker AND worker.unregistered;
     UPDATE bgw.schedule SET worker_id = its_worker WHERE bgw.schedule.id = definition.id AND bgw.schedule.worker_id <> its_worker;
     RETURN its_worker;
 END;
