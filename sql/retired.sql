@@ -33,3 +33,5 @@ DROP FUNCTION IF EXISTS bgw.nodes_are_awake();
 DROP FUNCTION IF EXISTS bgw.next_wakeup_ms();
 -- Returned nothing.
 DROP FUNCTION IF EXISTS bgw.ring_unless_awake();
+-- Counted in the history.
+DROP FUNCTION IF EXISTS bgw.gave_up(bigint, timestamptz, integer, interval);

@@ -43,6 +43,32 @@ LANGUAGE sql IMMUTABLE PARALLEL SAFE
 AS $$ SELECT CASE WHEN ran_for >= healthy_time THEN 1 ELSE failures + 1 END $$;
 COMMENT ON FUNCTION bgw.failures_in_a_row(integer, interval, interval) IS 'How many there are with the one of now: after a healthy period a new row begins.';
 
+CREATE OR REPLACE FUNCTION bgw.is_failure(final_status text, stopped boolean) RETURNS boolean
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+AS $$ SELECT final_status IN ('failed', 'expired') OR final_status = 'cancelled' AND NOT stopped $$;
+COMMENT ON FUNCTION bgw.is_failure(text, boolean) IS
+'Whether an attempt that ended by itself counts as a failure.  stopped: bgw_terminate or bgw_restart asked for its end.
+A cancelled one that nobody stopped ended with SQLSTATE 57014: by bgw_cancel, or a timeout of its own.  It starts again by the restart rule, so it counts.';
+
+CREATE OR REPLACE FUNCTION bgw.recent_failures(failed_at timestamptz[], now timestamptz, failure_limit integer, failure_window interval) RETURNS timestamptz[]
+LANGUAGE sql STABLE PARALLEL SAFE
+AS $$
+    SELECT CASE WHEN failure_limit IS NOT NULL THEN ARRAY(SELECT failure.at FROM (
+            SELECT each.at FROM pg_catalog.unnest(failed_at || now) AS each (at) WHERE each.at > now - failure_window ORDER BY each.at DESC LIMIT failure_limit) AS failure
+        ORDER BY failure.at) END
+$$;
+COMMENT ON FUNCTION bgw.recent_failures(timestamptz[], timestamptz, integer, interval) IS
+'When a process failed, with the failure of now: the last failure_limit times within failure_window.  NULL: there is no limit.';
+
+CREATE OR REPLACE FUNCTION bgw.gave_up(failures integer, failure_limit integer, failure_window interval) RETURNS text
+LANGUAGE sql STABLE PARALLEL SAFE
+AS $$
+    SELECT CASE WHEN failures >= failure_limit
+        THEN pg_catalog.format('%s failures', failure_limit) || CASE WHEN failure_window < interval '1000 years' THEN pg_catalog.format(' within %s', failure_window) ELSE '' END END
+$$;
+COMMENT ON FUNCTION bgw.gave_up(integer, integer, interval) IS
+'Why a process that failed so often within failure_window is not started again.  NULL: it is.  A window of 1000 years is the whole life of the process.';
+
 CREATE OR REPLACE FUNCTION bgw.error_text(exit_code integer, message text, detail text, hint text, context text) RETURNS text
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
 AS $$

@@ -26,11 +26,11 @@ BEGIN
         CROSS JOIN LATERAL (SELECT * FROM bgw.process WHERE process.id = ending.handle AND process.run_id IS NOT DISTINCT FROM ending.run_id LIMIT 1 FOR UPDATE) AS process
         LEFT JOIN bgw.worker ON worker.id = process.worker_id AND NOT worker.unregistered
     ), counted AS MATERIALIZED (
-        SELECT ended.*, CASE WHEN is_failure
-                THEN bgw.failures_in_a_row(ended.failures, ended.finished_at - ended.began_at, ended.healthy_time) ELSE ended.failures END AS failures_now,
-            CASE WHEN is_failure AND ended.failure_limit IS NOT NULL AND ended.restart_time IS NOT NULL AND ended.stop_requested_at IS NULL AND NOT ended.restart_requested
-                THEN bgw.gave_up(ended.id, ended.finished_at, ended.failure_limit, ended.failure_window) END AS gave_up
-        FROM ended CROSS JOIN LATERAL (SELECT NOT ended.interrupted AND NOT ended.taken_along AND ended.final_status IN ('failed', 'expired') AS is_failure) AS judged
+        SELECT ended.*, is_failure, failed_at_now,
+            CASE WHEN is_failure THEN bgw.failures_in_a_row(ended.failures, ended.finished_at - ended.began_at, ended.healthy_time) ELSE ended.failures END AS failures_now,
+            CASE WHEN is_failure AND ended.restart_time IS NOT NULL AND ended.stop_requested_at IS NULL AND NOT ended.restart_requested THEN bgw.gave_up(pg_catalog.cardinality(failed_at_now), ended.failure_limit, ended.failure_window) END AS gave_up
+        FROM ended CROSS JOIN LATERAL (SELECT NOT ended.interrupted AND NOT ended.taken_along AND bgw.is_failure(ended.final_status, ended.stop_requested_at IS NOT NULL OR ended.restart_requested) AS is_failure) AS judged
+        CROSS JOIN LATERAL (SELECT CASE WHEN is_failure THEN bgw.recent_failures(ended.failed_at, ended.finished_at, ended.failure_limit, ended.failure_window) ELSE ended.failed_at END AS failed_at_now) AS remembered
     ), recorded AS (
         INSERT INTO bgw.run (id, process_id, worker_id, name, owner, node, pid, os_pid, status, exit_code, command_tag, rows, sqlstate, message, detail,
                              hint, context, queued_at, started_at, finished_at, main_arg, stop_requested_at, stop_requested_by, gave_up,
@@ -53,14 +53,14 @@ BEGIN
     ), restarted AS (
         UPDATE bgw.process SET status = 'not_yet_started', run_id = NULL, node_id = NULL, epoch = NULL, pid = NULL, backend_start = NULL, os_pid = NULL,
             claimed_at = NULL, started_at = NULL, next_start = decided.starts_again, restarts = process.restarts + CASE WHEN decided.interrupted THEN 0 ELSE 1 END,
-            failures = decided.failures_now, last_exit_code = decided.exit_code, last_sqlstate = decided.sqlstate,
+            failures = decided.failures_now, failed_at = decided.failed_at_now, last_exit_code = decided.exit_code, last_sqlstate = decided.sqlstate,
             last_error = bgw.error_text(decided.exit_code, decided.message, decided.detail, decided.hint, decided.context),
             restart_requested = false
         FROM decided WHERE process.id = ANY (ARRAY(SELECT going_on.id FROM decided AS going_on WHERE going_on.starts_again IS NOT NULL)) AND decided.id = process.id
     ), scheduled AS (
         UPDATE bgw.schedule_state SET ran = schedule_state.ran + ended.ran, failed = schedule_state.failed + ended.failed,
             last_started_at = ended.last_started_at, last_finished_at = ended.last_finished_at, last_status = ended.last_status
-        FROM (SELECT decided.schedule_id, count(*) AS ran, count(*) FILTER (WHERE decided.final_status IN ('failed', 'expired', 'lost')) AS failed,
+        FROM (SELECT decided.schedule_id, count(*) AS ran, count(*) FILTER (WHERE decided.is_failure OR decided.final_status IN ('failed', 'expired', 'lost')) AS failed,
                      max(decided.began_at) AS last_started_at, max(decided.finished_at) AS last_finished_at,
                      (pg_catalog.array_agg(decided.final_status ORDER BY decided.finished_at DESC))[1] AS last_status
               FROM decided WHERE decided.schedule_id IS NOT NULL AND decided.starts_again IS NULL AND decided.run_id IS NOT NULL GROUP BY decided.schedule_id) AS ended
@@ -90,18 +90,3 @@ ran_ms: how long it ran, which is exact where its start was reported a little la
 age: how many milliseconds ago, so that no clock but the server''s counts.
 interrupted: the controller is stopping.  lost: the node is gone.
 crash_reset: shared memory was reset; one whose SQLSTATE is 57P02 was taken along by the crash of another and did not fail itself.  An attempt that is already settled is passed over.';
-
-CREATE OR REPLACE FUNCTION bgw.gave_up(process_id bigint, failed_at timestamptz, failure_limit integer, failure_window interval) RETURNS text
-LANGUAGE plpgsql
-AS $$
-BEGIN
-    -- The failure of now is not in the history yet.
-    IF 1 + (SELECT count(*) FROM bgw.run WHERE run.process_id = gave_up.process_id AND run.status IN ('failed', 'expired')
-            AND run.sqlstate IS DISTINCT FROM '57P02' AND run.finished_at > gave_up.failed_at - gave_up.failure_window) >= failure_limit THEN
-        RETURN pg_catalog.format('%s failures within %s', failure_limit, failure_window);
-    END IF;
-    RETURN NULL;
-END;
-$$;
-COMMENT ON FUNCTION bgw.gave_up(bigint, timestamptz, integer, interval) IS
-'Why a process that failed at failed_at is not started again: too many failures in the time before.  NULL: it is.';
