@@ -368,8 +368,8 @@ test('what a restart rule cannot be is refused', async ({ db }) => {
     [`restart_time_max => '1 s', restart_time => '2 s'`, 'It lies between restart_time and 1 day.'],
     [`restart_time_max => '1 s'`, 'It lies between restart_time and 1 day.'],
     [`failure_limit => 0`, 'It lies between 1 and 1000.'],
-    [`failure_window => '0'`, 'It lies between 1 second and 1 day.'],
-    [`healthy_time => '-1 s'`, 'It lies between 0 and 1 day.'],
+    [`failure_window => '0'`, 'It lies between 1 second and 1000 years.'],
+    [`healthy_time => '-1 s'`, 'It lies between 0 and 1000 years.'],
   ] as const) {
     await expect(db.query(`SELECT bgw_register('x', 'SELECT 1', ${argument})`)).rejects.toMatchObject({
       code: '22023',

@@ -57,3 +57,20 @@ test('bgw_cancel is a failure to the restart rule, bgw_restart is none', async (
   );
   await controller.stop();
 });
+
+test('retries end however long the attempts take, and without the history of the first', async ({ db, controller }) => {
+  await db.query(`SELECT bgw_schedule('long', $1, 'SELECT 1/0', retries => 2, retry_time => '10 min')`, [YEARLY]);
+  const handle = await db.value<bigint>(`SELECT bgw_run_now('long')`);
+  for (const attempt of [1, 2]) {
+    await until(async () => (await db.value('SELECT count(*)::int FROM bgw_run_history')) === attempt);
+    // As if each had taken nine hours, two weeks ago.
+    await db.query(`UPDATE bgw.run SET finished_at = finished_at - interval '14 days'`);
+    await db.query(
+      `UPDATE bgw.process SET failed_at = (SELECT array_agg(at - interval '14 days') FROM unnest(failed_at) AS at)`,
+    );
+    await db.query('SELECT bgw_restart($1::bigint)', [handle]);
+  }
+  await until(async () => (await schedule(db, 'long'))['ran'] === 1n);
+  expect(await attempts(db, 'long')).toBe('failed failed failed');
+  expect(controller.observations.some(({ kind }) => kind === 'unexpected_error')).toBe(false);
+});

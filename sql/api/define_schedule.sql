@@ -57,7 +57,7 @@ BEGIN
     END IF;
     PERFORM public.bgw_register(name => worker_for_schedule.name, command => worker_for_schedule.command, database => worker_for_schedule.database, mode => worker_for_schedule.mode,
         timeout => worker_for_schedule.timeout, restart_time => CASE WHEN retries > 0 THEN retry_time END, restart_time_max => CASE WHEN retries > 0 THEN interval '10 min' END,
-        failure_limit => CASE WHEN retries > 0 THEN retries + 1 END, failure_window => interval '1 day', healthy_time => interval '1 day');
+        failure_limit => CASE WHEN retries > 0 THEN retries + 1 END, failure_window => interval '1000 years', healthy_time => interval '1000 years');
     UPDATE bgw.worker SET made_by_schedule = true
     WHERE bgw.worker.owner = bgw.current_owner() AND bgw.worker.name = worker_for_schedule.name AND NOT bgw.worker.made_by_schedule;
     RETURN (SELECT bgw.worker.id FROM bgw.worker WHERE bgw.worker.owner = bgw.current_owner() AND bgw.worker.name = worker_for_schedule.name);

@@ -98,15 +98,15 @@ BEGIN
             MESSAGE = pg_catalog.format('worker "%s": invalid failure_limit: %s', worker.name, worker.failure_limit),
             DETAIL = 'It lies between 1 and 1000.';
     END IF;
-    IF worker.failure_window NOT BETWEEN interval '1 s' AND interval '1 day' THEN
+    IF worker.failure_window NOT BETWEEN interval '1 s' AND interval '1000 years' THEN
         RAISE EXCEPTION USING ERRCODE = 'invalid_parameter_value',
             MESSAGE = pg_catalog.format('worker "%s": invalid failure_window', worker.name),
-            DETAIL = 'It lies between 1 second and 1 day.';
+            DETAIL = 'It lies between 1 second and 1000 years.';
     END IF;
-    IF worker.healthy_time NOT BETWEEN interval '0' AND interval '1 day' THEN
+    IF worker.healthy_time NOT BETWEEN interval '0' AND interval '1000 years' THEN
         RAISE EXCEPTION USING ERRCODE = 'invalid_parameter_value',
             MESSAGE = pg_catalog.format('worker "%s": invalid healthy_time', worker.name),
-            DETAIL = 'It lies between 0 and 1 day.';
+            DETAIL = 'It lies between 0 and 1000 years.';
     END IF;
 END;
 $$;
