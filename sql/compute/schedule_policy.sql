@@ -22,7 +22,7 @@ BEGIN
         due := bgw.next_run(schedule.parsed, start, schedule.timezone);
         -- Whole days are left out at a time.
         WHILE (due AT TIME ZONE schedule.timezone)::date = ANY (schedule.exceptions) LOOP
-            due := bgw.next_run(schedule.parsed, ((due AT TIME ZONE schedule.timezone)::date + 1)::timestamp AT TIME ZONE schedule.timezone - interval '1 us', schedule.timezone);
+            due := bgw.next_run(schedule.parsed, greatest(due, bgw.day_after(due, schedule.timezone) - interval '1 us'), schedule.timezone);
         END LOOP;
     END IF;
     RETURN CASE WHEN due <= schedule.valid_until THEN due WHEN schedule.valid_until IS NULL THEN due END;
@@ -30,3 +30,17 @@ END;
 $$;
 COMMENT ON FUNCTION bgw.next_due(bgw.schedule, timestamptz) IS
 'The first due time of a schedule after that time, within its valid_from and valid_until and not on a day of its exceptions.  NULL: none.';
+
+CREATE OR REPLACE FUNCTION bgw.day_after(moment timestamptz, timezone text) RETURNS timestamptz
+LANGUAGE plpgsql STABLE
+AS $$
+DECLARE
+    day timestamp := pg_catalog.date_trunc('day', moment AT TIME ZONE timezone) + interval '1 day';
+    midnight timestamptz := day AT TIME ZONE timezone;
+    -- Of a midnight that is shown twice PostgreSQL takes the later one; this is the one by the clock of the day before.
+    earlier timestamptz := (day - bgw.utc_offset(midnight - interval '1 day', timezone)) AT TIME ZONE 'UTC';
+BEGIN
+    RETURN CASE WHEN earlier < midnight AND earlier AT TIME ZONE timezone >= day THEN earlier ELSE midnight END;
+END;
+$$;
+COMMENT ON FUNCTION bgw.day_after(timestamptz, text) IS 'When the clock of a zone shows the next day for the first time.  Error: 22023 unrecognized time zone.';
