@@ -35,3 +35,4 @@ DROP FUNCTION IF EXISTS bgw.next_wakeup_ms();
 DROP FUNCTION IF EXISTS bgw.ring_unless_awake();
 -- Counted in the history.
 DROP FUNCTION IF EXISTS bgw.gave_up(bigint, timestamptz, integer, interval);
+DROP FUNCTION IF EXISTS bgw.note_schedule(bgw.schedule);

@@ -114,8 +114,8 @@ BEGIN
         PERFORM bgw.keep_house();
     END IF;
     IF seen.schedules THEN
-        PERFORM bgw.tick_schedules();
         PERFORM bgw.note_schedules();
+        PERFORM bgw.tick_schedules();
     END IF;
     IF seen.databases THEN
         PERFORM bgw.cover_databases();

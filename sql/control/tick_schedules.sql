@@ -23,7 +23,7 @@ BEGIN
             BEGIN
                 PERFORM bgw.tick_schedule(each_due);
             EXCEPTION WHEN OTHERS THEN
-                UPDATE bgw.schedule_state SET due_at = NULL, starts_at = NULL, error = SQLERRM WHERE schedule_state.schedule_id = each_due;
+                PERFORM bgw.stop_schedule(each_due, SQLERRM);
             END;
         END LOOP;
     END;
@@ -40,33 +40,41 @@ DECLARE
     due timestamptz;
     next_due timestamptz;
     turns integer := 0;
-    catch_up integer;
+    left_to_run integer;
 BEGIN
     SELECT * INTO schedule FROM bgw.schedule WHERE bgw.schedule.id = tick_schedule.schedule_id AND bgw.schedule.active AND NOT bgw.schedule.unscheduled;
     SELECT * INTO state FROM bgw.schedule_state WHERE schedule_state.schedule_id = tick_schedule.schedule_id;
-    due := CASE WHEN schedule.id IS NOT NULL THEN state.due_at END;
-    catch_up := bgw.missed_limit(schedule.on_missed);
+    IF schedule.id IS NULL THEN
+        UPDATE bgw.schedule_state SET starts_at = NULL WHERE schedule_state.schedule_id = tick_schedule.schedule_id;
+        RETURN;  -- Paused: what was due before is kept for note_schedule.
+    END IF;
+    due := state.due_at;
+    left_to_run := CASE WHEN bgw.missed_limit(schedule.on_missed) IS NOT NULL THEN least(bgw.missed_limit(schedule.on_missed), state.catch_up) END;
     WHILE due IS NOT NULL LOOP
         next_due := bgw.next_due(schedule, due);
+        IF next_due > state.quiet_from AND next_due <= state.quiet_until THEN
+            next_due := bgw.next_due(schedule, state.quiet_until);
+        END IF;
         -- The newest due time runs by the overlap rule; one that another followed, or that is a minute late, was missed.
         IF coalesce(next_due > bgw.now(), true) THEN
             IF greatest(state.starts_at, due) > bgw.now() - interval '1 min' OR schedule.on_missed = 'run once' THEN
                 PERFORM bgw.launch_due(schedule, due);
             ELSE
-                catch_up := bgw.launch_missed(schedule, due, catch_up);
+                left_to_run := bgw.launch_missed(schedule, due, left_to_run);
             END IF;
             due := next_due;
             EXIT;
         ELSIF schedule.on_missed = 'run once' THEN
             PERFORM bgw.record_tick(schedule, due, 'coalesced');
         ELSE
-            catch_up := bgw.launch_missed(schedule, due, catch_up);
+            left_to_run := bgw.launch_missed(schedule, due, left_to_run);
         END IF;
         due := next_due;
         turns := turns + 1;
         EXIT WHEN turns = 1000;  -- A long outage is worked off in several turns.
     END LOOP;
-    UPDATE bgw.schedule_state SET due_at = due, starts_at = due + pg_catalog.random() * schedule.jitter, last_due_at = state.due_at
+    UPDATE bgw.schedule_state SET due_at = due, starts_at = bgw.starts_at(schedule, due), last_due_at = state.due_at,
+        catch_up = CASE WHEN turns = 1000 THEN left_to_run END
     WHERE schedule_state.schedule_id = tick_schedule.schedule_id;
 END;
 $$;
@@ -133,45 +141,87 @@ END;
 $$;
 COMMENT ON FUNCTION bgw.record_tick(bgw.schedule, timestamptz, text) IS 'What became of a due time: launched, coalesced, skipped or missed; launched: also the process.';
 
+CREATE OR REPLACE FUNCTION bgw.starts_at(schedule bgw.schedule, due timestamptz) RETURNS timestamptz
+LANGUAGE sql
+-- Before the next due time: a run that starts later would be one of a schedule that is behind.
+AS $$ SELECT CASE WHEN schedule.jitter > interval '0' THEN due + pg_catalog.random() * least(schedule.jitter, bgw.next_due(schedule, due) - due) ELSE due END $$;
+COMMENT ON FUNCTION bgw.starts_at(bgw.schedule, timestamptz) IS 'A due time with its jitter.';
+
 CREATE OR REPLACE FUNCTION bgw.note_schedules() RETURNS void
 LANGUAGE plpgsql
 AS $$
 DECLARE
-    changed bigint;
+    changes record;
 BEGIN
-    FOR changed IN
+    FOR changes IN
         WITH taken AS (
             DELETE FROM bgw.schedule_change WHERE schedule_change.id IN (SELECT change.id FROM bgw.schedule_change AS change ORDER BY change.id LIMIT 5000 FOR UPDATE SKIP LOCKED)
-            RETURNING schedule_change.schedule_id
+            RETURNING schedule_change.schedule_id, schedule_change.changed_at, schedule_change.change
         )
-        SELECT DISTINCT taken.schedule_id FROM taken
+        SELECT taken.schedule_id, max(taken.changed_at) AS last_at, min(taken.changed_at) FILTER (WHERE taken.change <> 'other') AS reset_from,
+               max(taken.changed_at) FILTER (WHERE taken.change <> 'other') AS reset_until,
+               bool_or(taken.change = 'new') AS is_new, bool_or(taken.change = 'times') AS has_new_times
+        FROM taken GROUP BY taken.schedule_id ORDER BY taken.schedule_id
     LOOP
         BEGIN
-            PERFORM bgw.note_schedule(definition) FROM bgw.schedule AS definition WHERE definition.id = changed;
+            PERFORM bgw.note_schedule(definition, changes) FROM bgw.schedule AS definition WHERE definition.id = changes.schedule_id;
         EXCEPTION WHEN OTHERS THEN
-            INSERT INTO bgw.schedule_state (schedule_id, error) VALUES (changed, SQLERRM)
-            ON CONFLICT ON CONSTRAINT schedule_state_pkey DO UPDATE SET due_at = NULL, starts_at = NULL, error = EXCLUDED.error;
+            PERFORM bgw.stop_schedule(changes.schedule_id, SQLERRM);
         END;
     END LOOP;
 END;
 $$;
-COMMENT ON FUNCTION bgw.note_schedules() IS 'Computes the next due time of each schedule that was written since: from now on.';
+COMMENT ON FUNCTION bgw.note_schedules() IS 'Computes the next due time of each schedule that was written since: from when it was written.';
 
-CREATE OR REPLACE FUNCTION bgw.note_schedule(schedule bgw.schedule) RETURNS void
+CREATE OR REPLACE FUNCTION bgw.note_schedule(schedule bgw.schedule, changes record) RETURNS void
 LANGUAGE plpgsql
 AS $$
 DECLARE
-    -- A single time that is over already is still due once; whether it runs is a matter of on_missed.
-    due timestamptz := CASE WHEN schedule.active AND NOT schedule.unscheduled THEN bgw.next_due(schedule, CASE
-        WHEN schedule.at IS NULL THEN bgw.now()
-        WHEN EXISTS (SELECT FROM bgw.schedule_state WHERE schedule_state.schedule_id = schedule.id AND schedule_state.last_due_at = schedule.at) THEN schedule.at
-        ELSE '-infinity' END) END;
+    state bgw.schedule_state;
+    reset_until timestamptz := coalesce(changes.reset_until, changes.last_at);
+    pending timestamptz;
+    due timestamptz;
 BEGIN
-    INSERT INTO bgw.schedule_state (schedule_id, due_at, starts_at) VALUES (schedule.id, due, due + pg_catalog.random() * schedule.jitter)
-    ON CONFLICT ON CONSTRAINT schedule_state_pkey DO UPDATE SET due_at = EXCLUDED.due_at, starts_at = EXCLUDED.starts_at, error = NULL;
+    SELECT * INTO state FROM bgw.schedule_state WHERE schedule_state.schedule_id = schedule.id FOR UPDATE;
+    IF changes.reset_until IS NULL AND state.schedule_id IS NOT NULL AND state.error IS NULL THEN
+        UPDATE bgw.schedule_state SET starts_at = CASE WHEN state.due_at > bgw.now() THEN bgw.starts_at(schedule, state.due_at)
+                                                  ELSE least(state.starts_at, state.due_at + schedule.jitter) END
+        WHERE schedule_state.schedule_id = schedule.id AND state.starts_at IS NOT NULL;
+        RETURN;
+    END IF;
+    -- What had its time before the change is still due: it waits for its jitter, for a node, or for bgw_resume.
+    IF NOT changes.is_new AND schedule.at IS NULL AND state.due_at <= changes.reset_from THEN
+        pending := state.due_at;
+    END IF;
+    due := CASE WHEN schedule.unscheduled THEN NULL
+        WHEN pending IS NOT NULL THEN pending
+        WHEN NOT schedule.active THEN NULL
+        WHEN schedule.at IS NULL THEN bgw.next_due(schedule, reset_until)
+        -- A single time that is over already is still due once; whether it runs is a matter of on_missed.
+        WHEN state.last_due_at = schedule.at THEN NULL
+        ELSE bgw.next_due(schedule, '-infinity') END;
+    INSERT INTO bgw.schedule_state AS noted (schedule_id, due_at, starts_at, quiet_from, quiet_until)
+    VALUES (schedule.id, due,
+            CASE WHEN NOT schedule.active THEN NULL WHEN pending IS NOT NULL THEN coalesce(state.starts_at, due) ELSE bgw.starts_at(schedule, due) END,
+            CASE WHEN changes.has_new_times THEN '-infinity'
+                 WHEN pending <= state.quiet_until THEN least(state.quiet_from, changes.reset_from)
+                 ELSE changes.reset_from END,
+            CASE WHEN schedule.active THEN reset_until ELSE 'infinity' END)
+    ON CONFLICT ON CONSTRAINT schedule_state_pkey DO UPDATE SET due_at = EXCLUDED.due_at, starts_at = EXCLUDED.starts_at,
+        quiet_from = EXCLUDED.quiet_from, quiet_until = EXCLUDED.quiet_until, error = NULL,
+        catch_up = CASE WHEN noted.due_at = EXCLUDED.due_at THEN noted.catch_up END;
 END;
 $$;
-COMMENT ON FUNCTION bgw.note_schedule(bgw.schedule) IS 'Computes the next due time of one schedule.';
+COMMENT ON FUNCTION bgw.note_schedule(bgw.schedule, record) IS
+'Computes the next due time of one schedule.  changes: when it was written (last_at), and when its due times changed with it (reset_from, reset_until; NULL: they stay).';
+
+CREATE OR REPLACE FUNCTION bgw.stop_schedule(schedule_id bigint, error text) RETURNS void
+LANGUAGE sql
+AS $$
+    INSERT INTO bgw.schedule_state (schedule_id, error) VALUES (stop_schedule.schedule_id, stop_schedule.error)
+    ON CONFLICT ON CONSTRAINT schedule_state_pkey DO UPDATE SET due_at = NULL, starts_at = NULL, error = EXCLUDED.error
+$$;
+COMMENT ON FUNCTION bgw.stop_schedule(bigint, text) IS 'A schedule that cannot be evaluated is not due any more, and says why.';
 
 CREATE OR REPLACE FUNCTION bgw.tick_at_restart() RETURNS void
 LANGUAGE plpgsql

@@ -1,0 +1,201 @@
+/** A schedule that is written again, paused or made while nobody is there: which due times are left, and which begin anew. */
+import { expect, test } from './support/controller.ts';
+import type { TestDatabase } from './support/database.ts';
+import { until } from './support/until.ts';
+
+async function schedule(db: TestDatabase, name: string): Promise<Record<string, unknown>> {
+  const { rows } = await db.query('SELECT * FROM bgw_schedules WHERE name = $1', [name]);
+  return (rows[0] ?? {}) as Record<string, unknown>;
+}
+
+/** What became of its due times, each with the minutes from a time on. */
+async function outcomes(db: TestDatabase, name: string, start: string): Promise<string> {
+  return db.value(
+    `SELECT string_agg(format('%s %s', round(date_part('epoch', due_at - $2::timestamptz) / 60), outcome), ', ' ORDER BY due_at)
+     FROM bgw_schedule_history WHERE name = $1`,
+    [name, start],
+  );
+}
+
+/** Dates what no node has looked at yet, in the order in which it was written. */
+async function writtenAt(db: TestDatabase, ...times: string[]): Promise<void> {
+  await db.query(
+    `UPDATE bgw.schedule_change SET changed_at = written.at
+     FROM (SELECT id, ($1::timestamptz[])[row_number() OVER (ORDER BY id)] AS at FROM bgw.schedule_change) AS written
+     WHERE written.id = schedule_change.id`,
+    [times],
+  );
+}
+
+/** One turn of a node at a time of the test's choice, without the orders. */
+async function turn(db: TestDatabase, at: string): Promise<void> {
+  await db.query(`SELECT set_config('bgw.fake_now', $1, false)`, [at]);
+  await db.query(
+    `SELECT bgw.do_chores(0, looked) FROM (SELECT false AS others, false AS house, true AS schedules, false AS databases) AS looked`,
+  );
+  await db.query(`SELECT set_config('bgw.fake_now', '', false)`);
+}
+
+async function isNoted(db: TestDatabase): Promise<void> {
+  await until(async () => (await db.value('SELECT count(*) FROM bgw.schedule_change')) === 0n);
+}
+
+const MIDNIGHT = '2030-01-01 00:00+00';
+const at = (minutes: string): string => `2030-01-01 00:${minutes}+00`;
+
+test('a change that says nothing of times leaves a run that waits for its jitter', async ({ db, controller }) => {
+  const define = `SELECT bgw_schedule('jittered', '@yearly', 'SELECT 1', jitter => '1 day', priority => $1)`;
+  await db.query(define, [0]);
+  await isNoted(db);
+  const state = `SELECT due_at::text || starts_at FROM bgw.schedule_state`;
+  await db.query(
+    `UPDATE bgw.schedule_state SET due_at = date_trunc('second', now()) - interval '1 s', starts_at = date_trunc('second', now()) + interval '1 h'`,
+  );
+  const before = await db.value(state);
+  await db.query(define, [5]);
+  await db.query(`SELECT bgw_schedule('jittered', '@yearly', 'SELECT 1', jitter => '1 day', missed => 'skip')`);
+  await isNoted(db);
+  expect(await db.value(state)).toBe(before);
+  await db.query(`UPDATE bgw.schedule_state SET starts_at = now()`);
+  await until(async () => (await schedule(db, 'jittered'))['ran'] === 1n);
+  expect(controller.observations.some(({ kind }) => kind === 'unexpected_error')).toBe(false);
+});
+
+test('of many that are due and are changed just before, or at that moment, each is launched once', async ({ db }) => {
+  await db.query(`SELECT bgw_register('shared', 'SELECT 1')`);
+  await db.query(
+    `SELECT count(bgw_schedule('s' || n, '* * * * *', worker => 'shared')) FROM generate_series(1, 1100) AS n`,
+  );
+  await db.query('UPDATE bgw.schedule_change SET changed_at = $1', [at('00:30')]);
+  await turn(db, at('00:40'));
+  await db.query('UPDATE bgw.schedule SET priority = 1');
+  await db.query('UPDATE bgw.schedule_change SET changed_at = $1', [at('00:59.9')]);
+  await turn(db, at('01:00.1'));
+  await db.query(`UPDATE bgw.schedule SET schedule = '*/2 * * * *'`);
+  await db.query('UPDATE bgw.schedule_change SET changed_at = $1', [at('01:00.2')]);
+  for (let turns = 0; turns < 3; turns += 1) await turn(db, at('01:00.3'));
+  expect(
+    await db.value(`SELECT count(*) FROM bgw.tick WHERE outcome = 'launched' AND due_at = $1`, [at('01:00')]),
+  ).toBe(1100n);
+  expect(await db.value('SELECT bool_and(due_at = $1) FROM bgw.schedule_state', [at('02:00')])).toBe(true);
+});
+
+test('a schedule that was made while no controller was up is due from then on', async ({ db, startController }) => {
+  await db.query(
+    `SELECT bgw_schedule('early', '0 * * * *', 'SELECT 1'), bgw_schedule('strict', '0 * * * *', 'SELECT 1', missed => 'skip')`,
+  );
+  await db.query(`UPDATE bgw.schedule_change SET changed_at = date_trunc('hour', now()) - interval '2 h 30 min'`);
+  await startController();
+  await until(async () => (await schedule(db, 'early'))['ran'] === 1n);
+  expect(
+    await db.value(`SELECT string_agg(outcome, ' ' ORDER BY due_at) FROM bgw_schedule_history WHERE name = 'early'`),
+  ).toMatch(/^coalesced coalesced (coalesced )?launched$/);
+  expect(Number((await schedule(db, 'strict'))['missed'])).toBeGreaterThanOrEqual(2);
+});
+
+test('due times of a pause are none, those before it and after it are', async ({ db }) => {
+  await db.query(`SELECT bgw_schedule('paused', '* * * * *', 'SELECT 1', missed => 'skip', overlap => 'parallel 9')`);
+  await writtenAt(db, at('00:30'));
+  await turn(db, at('00:40'));
+  await db.query(`SELECT bgw_pause('paused')`);
+  await db.query(`SELECT bgw_resume('paused')`);
+  await writtenAt(db, at('03:30'), at('06:30'));
+  await turn(db, at('08:10'));
+  expect(await outcomes(db, 'paused', MIDNIGHT)).toBe('1 missed, 2 missed, 3 missed, 7 missed, 8 launched');
+  expect(await schedule(db, 'paused')).toMatchObject({ missed: 4n });
+  // Paused with a node up: nothing is due until it is resumed.
+  await db.query(`SELECT bgw_pause('paused')`);
+  await writtenAt(db, at('08:30'));
+  await turn(db, at('12:00'));
+  expect(await schedule(db, 'paused')).toMatchObject({ next_run: null });
+  await db.query(`SELECT bgw_resume('paused')`);
+  await writtenAt(db, at('13:30'));
+  await turn(db, at('14:10'));
+  expect(await outcomes(db, 'paused', at('08:10'))).toMatch(/0 launched, 6 launched$/);
+});
+
+test('due times of before a new text are those of the old one, and what waited while it was paused runs after it', async ({
+  db,
+}) => {
+  await db.query(
+    `SELECT bgw_schedule('moved', '* * * * *', 'SELECT 1', missed => 'run all up to 9', overlap => 'parallel 9')`,
+  );
+  await writtenAt(db, at('00:30'));
+  await turn(db, at('00:40'));
+  await db.query(
+    `SELECT bgw_schedule('moved', '*/2 * * * *', 'SELECT 1', missed => 'run all up to 9', overlap => 'parallel 9')`,
+  );
+  await writtenAt(db, at('10:30'));
+  await turn(db, at('14:30'));
+  expect(await outcomes(db, 'moved', MIDNIGHT)).toBe('1 launched, 12 launched, 14 launched');
+  // Its time has come, it waits for its jitter, and is paused.
+  await db.query(`UPDATE bgw.schedule_state SET starts_at = due_at + interval '1 min'`);
+  await db.query(`SELECT bgw_pause('moved')`);
+  await writtenAt(db, at('16:30'));
+  for (const minute of ['16:40', '18:40']) await turn(db, at(minute));
+  expect(await schedule(db, 'moved')).toMatchObject({ next_run: null });
+  await db.query(`SELECT bgw_resume('moved')`);
+  await writtenAt(db, at('19:30'));
+  await turn(db, at('20:10'));
+  expect(await outcomes(db, 'moved', MIDNIGHT)).toBe('1 launched, 12 launched, 14 launched, 16 launched, 20 launched');
+  // Removed: nothing of it is left for another one of that name.
+  await db.query(`SELECT bgw_unschedule('moved')`);
+  await db.query(`SELECT bgw_schedule('moved', '* * * * *', 'SELECT 1', overlap => 'parallel 9')`);
+  await writtenAt(db, at('22:30'), at('24:30'));
+  await turn(db, at('25:10'));
+  expect(await outcomes(db, 'moved', at('22:00'))).toBe('3 launched');
+});
+
+test('a single time that is over when it is resumed runs then, also where no controller was up', async ({
+  db,
+  startController,
+}) => {
+  await db.query(
+    `SELECT bgw_schedule_at(name, now() + interval '1 h', 'SELECT 1') FROM (VALUES ('held'), ('resumed')) AS made (name)`,
+  );
+  const first = await startController();
+  await isNoted(db);
+  await first.stop();
+  await db.query(`SELECT bgw_pause('held'), bgw_pause('resumed')`);
+  await db.query('ALTER TABLE bgw.schedule DISABLE TRIGGER USER');
+  await db.query(`UPDATE bgw.schedule SET at = now() - interval '1 h'`);
+  await db.query('ALTER TABLE bgw.schedule ENABLE TRIGGER USER');
+  await db.query(`UPDATE bgw.schedule_state SET due_at = now() - interval '1 h', starts_at = now() - interval '1 h'`);
+  await db.query(`SELECT bgw_resume('resumed')`);
+  await startController({ nodeName: 'second' });
+  await until(async () => (await schedule(db, 'resumed'))['ran'] === 1n);
+  expect(await schedule(db, 'held')).toMatchObject({ ran: 0n, waiting_for: 'bgw_resume' });
+  await db.query(`SELECT bgw_resume('held')`);
+  await until(async () => (await schedule(db, 'held'))['ran'] === 1n);
+});
+
+test('of what a long outage missed "run all up to N" runs N, however many turns it takes', async ({ db }) => {
+  await db.query(
+    `SELECT bgw_schedule('caught_up', '1 second', 'SELECT 1', missed => 'run all up to 3', overlap => 'parallel 9')`,
+  );
+  await writtenAt(db, at('00:00.5'));
+  for (let turns = 0; turns < 4; turns += 1) await turn(db, at('50:00.5'));
+  expect(
+    await db.value(
+      `SELECT json_object_agg(outcome, due) FROM (SELECT outcome, count(*) AS due FROM bgw.tick GROUP BY 1) AS counted`,
+    ),
+  ).toEqual({ launched: 4, missed: 2996 });
+  // The next outage has a count of its own.
+  await turn(db, at('51:00.5'));
+  expect(await db.value(`SELECT count(*) FROM bgw.tick WHERE outcome = 'launched'`)).toBe(8n);
+});
+
+test('a run with jitter starts before the next due time, so none is missed', async ({ db }) => {
+  await db.query(`SELECT bgw_schedule('jittered', '1 second', 'SELECT 1', jitter => '1 h', overlap => 'parallel 99')`);
+  await writtenAt(db, at('00:00.5'));
+  await turn(db, at('00:00.6'));
+  for (let due = 1; due <= 20; due += 1) {
+    expect(
+      await db.value('SELECT starts_at >= due_at AND starts_at < due_at + interval $$1 s$$ FROM bgw.schedule_state'),
+    ).toBe(true);
+    await turn(db, await db.value(`SELECT (starts_at + interval '1 us')::text FROM bgw.schedule_state`));
+  }
+  expect(await db.value(`SELECT string_agg(DISTINCT outcome, ' ') || count(*) FROM bgw_schedule_history`)).toBe(
+    'launched20',
+  );
+});
