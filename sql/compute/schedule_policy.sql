@@ -44,3 +44,11 @@ BEGIN
 END;
 $$;
 COMMENT ON FUNCTION bgw.day_after(timestamptz, text) IS 'When the clock of a zone shows the next day for the first time.  Error: 22023 unrecognized time zone.';
+
+CREATE OR REPLACE FUNCTION bgw.may_be_due(schedule bgw.schedule, moment timestamptz) RETURNS boolean
+LANGUAGE sql STABLE
+AS $$
+    SELECT coalesce(moment >= schedule.valid_from, true) AND coalesce(moment <= schedule.valid_until, true)
+       AND (moment AT TIME ZONE schedule.timezone)::date <> ALL (schedule.exceptions)
+$$;
+COMMENT ON FUNCTION bgw.may_be_due(bgw.schedule, timestamptz) IS 'Whether a moment lies within valid_from and valid_until of a schedule, and not on a day of its exceptions.';

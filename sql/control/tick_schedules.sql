@@ -226,9 +226,22 @@ COMMENT ON FUNCTION bgw.stop_schedule(bigint, text) IS 'A schedule that cannot b
 CREATE OR REPLACE FUNCTION bgw.tick_at_restart() RETURNS void
 LANGUAGE plpgsql
 AS $$
+DECLARE
+    now timestamptz := bgw.now();
+    definition bgw.schedule;
 BEGIN
-    UPDATE bgw.schedule_state SET due_at = bgw.now(), starts_at = bgw.now() FROM bgw.schedule
-    WHERE schedule.id = schedule_state.schedule_id AND schedule.active AND NOT schedule.unscheduled AND schedule.parsed = '{}';
+    FOR definition IN SELECT * FROM bgw.schedule WHERE schedule.active AND NOT schedule.unscheduled AND schedule.parsed = '{}' ORDER BY schedule.id LOOP
+        BEGIN
+            IF bgw.may_be_due(definition, now) THEN
+                DELETE FROM bgw.schedule_change WHERE schedule_change.schedule_id = definition.id;
+                INSERT INTO bgw.schedule_state (schedule_id, due_at, starts_at) VALUES (definition.id, now, bgw.starts_at(definition, now))
+                ON CONFLICT ON CONSTRAINT schedule_state_pkey DO UPDATE SET due_at = EXCLUDED.due_at, starts_at = EXCLUDED.starts_at,
+                    quiet_from = NULL, quiet_until = NULL, error = NULL;
+            END IF;
+        EXCEPTION WHEN OTHERS THEN
+            PERFORM bgw.stop_schedule(definition.id, SQLERRM);
+        END;
+    END LOOP;
 END;
 $$;
-COMMENT ON FUNCTION bgw.tick_at_restart() IS 'Makes schedules @reboot due.  Called when the first node joins.';
+COMMENT ON FUNCTION bgw.tick_at_restart() IS 'Makes schedules @reboot due, as far as they are valid now, also those that no node has looked at yet.  Called when the first node joins.';
