@@ -199,3 +199,17 @@ test('a run with jitter starts before the next due time, so none is missed', asy
     'launched20',
   );
 });
+
+test('a long outage of many schedules is worked off in turns that leave time for everything else', async ({ db }) => {
+  const node = await db.value<string>(`SELECT node_id::text FROM bgw.join_node('n', '{}', 8)`);
+  await db.query(`SELECT bgw_schedule('s' || n, 'every 1 second', 'SELECT 1') FROM generate_series(1, 80) AS n`);
+  await db.query('SELECT bgw.take_orders($1, 1, 0)', [node]);
+  await db.query(
+    `UPDATE bgw.schedule_state SET due_at = due_at - interval '1 hour', starts_at = due_at - interval '1 hour'`,
+  );
+  await db.query('SELECT bgw.take_orders($1, 1, 0)', [node]);
+  const behind = `SELECT count(*)::int FROM bgw.schedule_state WHERE due_at < clock_timestamp() - interval '50 min'`;
+  const left = await db.value<number>(behind);
+  expect(left).toBeGreaterThan(0);
+  expect(left).toBeLessThan(80);
+});
