@@ -10,7 +10,7 @@ import type { PreparedSession } from './prepared-session.ts';
 import { type OpenHooks, openSession, type Session } from './session.ts';
 import type { Spi } from './spi.ts';
 import { identifyAgain } from './spi-identity.ts';
-import { forgetPlans, type TransactionHooks, TransactionSpi } from './spi-transaction.ts';
+import { forgetPlans, noTransaction, type TransactionHooks, TransactionSpi } from './spi-transaction.ts';
 
 export interface SessionHooks extends TransactionHooks, OpenHooks {
   handle: string;
@@ -48,19 +48,25 @@ export class SpiSession {
     this.#hooks = hooks;
   }
 
-  /** Runs `work` in a transaction: in the one that the caller is inside of, or a new one, which it commits or rolls back. */
+  /**
+   * Runs `work` in a transaction: in the one that the caller is inside of, or a new one, which it commits or rolls back.
+   * Errors: 25P01 the one that the caller is inside of is being committed or rolled back, or was rolled back.
+   */
   async transaction<Result>(work: (spi: Spi) => Promise<Result>): Promise<Result> {
-    const open = this.#inside.getStore();
-    if (open && !open.hasEnded) return work(open);
+    const outer = this.#inside.getStore();
+    if (outer?.isOpen) return work(outer);
+    // Of a transaction that is rolled back nothing may stay, nor run behind one that is being committed.
+    if (outer && !outer.isCommitted) throw noTransaction();
     return this.#inTurn(async (client) => {
       await client.query('BEGIN');
       const spi = new TransactionSpi(client, this.#hooks);
       try {
         const result = await this.#inside.run(spi, () => work(spi));
-        await commit(client);
+        await commit(client, spi);
         spi.end(true);
         return result;
       } catch (error) {
+        spi.close();
         // A connection that is lost has rolled back by itself.
         await client.query('ROLLBACK').catch(() => {
           this.#forget(client);
@@ -74,8 +80,7 @@ export class SpiSession {
 
   /** Runs one statement outside of a transaction block. Errors: 25001 inside of one. */
   async command(text: string): Promise<void> {
-    const open = this.#inside.getStore();
-    if (open && !open.hasEnded) {
+    if (this.#inside.getStore()?.isOpen) {
       throw new BgwError('25001', {
         message: 'a command cannot run inside a transaction',
         hint: 'Call bgw.command outside of bgw.transaction.',
@@ -96,7 +101,7 @@ export class SpiSession {
   async listen(channel: string, heard: (payload: string) => void): Promise<void> {
     this.#channels.set(channel, heard);
     const open = this.#inside.getStore();
-    if (!open || open.hasEnded) return this.#inTurn((client) => listenTo(client, channel));
+    if (!open?.isOpen) return this.#inTurn((client) => listenTo(client, channel));
     // A rollback would take it back.
     open.onEnd(() => {
       this.#inTurn((client) => listenTo(client, channel)).catch((error: unknown) =>
@@ -205,7 +210,7 @@ async function listenTo(client: Client, channel: string): Promise<void> {
 }
 
 /** Errors: 25P02 an error was caught and not rolled back, 2D000 the work ended the transaction itself. */
-async function commit(client: Client): Promise<void> {
+async function commit(client: Client, spi: TransactionSpi): Promise<void> {
   const status = client.getTransactionStatus();
   if (status === 'I') {
     throw new BgwError('2D000', {
@@ -213,6 +218,7 @@ async function commit(client: Client): Promise<void> {
       hint: 'It is committed when the work returns, and rolled back when it throws.',
     });
   }
+  spi.close();
   const { command } = await client.query('COMMIT');
   if (command === 'ROLLBACK') {
     throw new BgwError('25P02', {

@@ -27,7 +27,9 @@ export class TransactionSpi implements Spi {
   readonly #callbacks: ((committed: boolean) => void)[] = [];
   /** The open ones, the innermost last. */
   readonly #subtransactions: string[] = [];
-  hasEnded: boolean = false;
+  /** Until COMMIT or ROLLBACK is sent: a statement sent behind it would be one of its own. */
+  isOpen: boolean = true;
+  isCommitted: boolean = false;
   #lastName = 0;
 
   constructor(client: pg.Client, hooks: TransactionHooks) {
@@ -110,9 +112,13 @@ export class TransactionSpi implements Spi {
     this.#callbacks.unshift(callback);
   }
 
-  /** The transaction is over: what somebody still does with it is an error of theirs. */
+  /** The transaction is about to be over: what somebody still does with it is an error of theirs. */
+  close(): void {
+    this.isOpen = false;
+  }
+
   end(committed: boolean): void {
-    this.hasEnded = true;
+    this.isCommitted = committed;
     for (const callback of this.#callbacks) {
       try {
         callback(committed);
@@ -127,7 +133,7 @@ export class TransactionSpi implements Spi {
       for (let rows = await fetch(READ_AHEAD); rows.length > 0; rows = await fetch(READ_AHEAD)) yield* rows;
     } finally {
       // A transaction that has failed has closed it.
-      if (!this.hasEnded && this.#client.getTransactionStatus() === 'T') await close();
+      if (this.isOpen && this.#client.getTransactionStatus() === 'T') await close();
     }
   }
 
@@ -191,7 +197,7 @@ export class TransactionSpi implements Spi {
 
   /** On a lost connection there is nothing to go back to, and the next statement says so. */
   async #rollBackTo(name: string): Promise<void> {
-    if (this.hasEnded) return;
+    if (!this.isOpen) return;
     await this.#batch([{ text: `ROLLBACK TO ${name}` }, { text: `RELEASE ${name}` }])
       .results()
       .catch(() => undefined);
@@ -204,12 +210,7 @@ export class TransactionSpi implements Spi {
   }
 
   #check(): void {
-    if (!this.hasEnded) return;
-    throw new BgwError('25P01', {
-      message: 'there is no transaction in progress',
-      detail: 'The transaction that this spi was given for has ended.',
-      hint: 'Await everything that runs inside bgw.transaction.',
-    });
+    if (!this.isOpen) throw noTransaction();
   }
 
   #nextName(kind: string): string {
@@ -231,6 +232,15 @@ function declare(name: string, { text, values }: pg.QueryConfig): Statement {
 
 function fetchFrom(name: string, count: number, options: Pick<ExecuteOptions, 'values'>): Statement {
   return { text: `FETCH FORWARD ${count} FROM ${name}`, ...typesOf(options) };
+}
+
+/** For who goes on in a transaction that has ended, or is ending. */
+export function noTransaction(): BgwError {
+  return new BgwError('25P01', {
+    message: 'there is no transaction in progress',
+    detail: 'The transaction that this was part of has ended.',
+    hint: 'Await everything that runs inside bgw.transaction.',
+  });
 }
 
 function overlapping(): BgwError {

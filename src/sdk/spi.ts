@@ -43,7 +43,7 @@ export interface Cursor<Row> extends AsyncIterable<Row> {
   close(): Promise<void>;
 }
 
-/** Inside a transaction. After its end every call fails with 25P01. */
+/** Inside a transaction. From the moment at which that is committed or rolled back every call fails with 25P01. */
 export interface Spi {
   /**
    * Runs one statement with parameters $1, $2, ...  Several may be run without waiting for each other: one after another.

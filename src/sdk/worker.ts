@@ -127,7 +127,7 @@ export class Worker {
   /**
    * Runs `work` in a transaction on a session of the worker's owner; committed when it returns, rolled back when it throws.
    * Inside another `transaction` it is part of that one. Unblocks signals.
-   * Errors: 55000 without the flag backend_database_connection, 57P01 SIGTERM has come and has no handler.
+   * Errors: 25P01 that one is ending, or was rolled back; 55000 without the flag backend_database_connection, 57P01 SIGTERM has come and has no handler.
    */
   async transaction<Result>(work: (spi: Spi) => Promise<Result>): Promise<Result> {
     checkConnection(this.#context);

@@ -1,0 +1,64 @@
+/** How transactions of a worker end, while something inside of them goes on that nobody waits for. */
+import { join } from 'node:path';
+import { afterAll, beforeAll, beforeEach } from 'vitest';
+import { findPackageRoot } from '../src/package-root.ts';
+import { expect, startController, test, type TestController } from './support/controller.ts';
+import { createDatabase, type TestDatabase } from './support/database.ts';
+import { until } from './support/until.ts';
+
+const directory = join(findPackageRoot(), 'test', 'fixtures', 'transactions');
+let db: TestDatabase;
+let controller: TestController;
+
+beforeAll(async () => {
+  db = await createDatabase();
+  await db.query('CREATE TABLE taken (run int, xid bigint DEFAULT txid_current())');
+  controller = await startController(db, { libraryDirs: [directory] });
+});
+
+beforeEach(async () => {
+  await db.query('TRUNCATE taken');
+});
+
+afterAll(async () => {
+  await controller.stop();
+  await db.drop();
+});
+
+/** Runs one scenario of transactions.mjs and returns what it saw. */
+async function seen(scenario: string): Promise<Record<string, unknown>> {
+  const handle = await db.value<bigint>(`SELECT bgw_launch('transactions', to_jsonb($1::text))`, [scenario]);
+  await controller.saw('worker_exited', { handle: String(handle) }, 20_000);
+  const said = await until(
+    () => db.value<string>(`SELECT message FROM bgw_log WHERE handle = $1 AND message LIKE '{%'`, [handle]),
+    { what: `the word of ${scenario}` },
+  );
+  return JSON.parse(said) as Record<string, unknown>;
+}
+
+/** Rows that are there, and how many transactions of a run have left some. */
+async function left(): Promise<{ rows: bigint; most: bigint }> {
+  const { rows } = await db.query<{ rows: bigint; most: bigint }>(
+    `SELECT coalesce(sum(rows), 0)::bigint AS rows, coalesce(max(transactions), 0) AS most
+     FROM (SELECT count(*) AS rows, count(DISTINCT xid) AS transactions FROM taken GROUP BY run) AS run`,
+  );
+  return rows[0] as { rows: bigint; most: bigint };
+}
+
+test.each(['rolledBack', 'rolledBackNested'])(
+  'nothing of a transaction stays that was rolled back: %s',
+  async (way) => {
+    expect(await seen(way)).toEqual({ codes: ['25P01'] });
+    expect(await left()).toEqual({ rows: 0n, most: 0n });
+  },
+);
+
+test.each(['committed', 'committedSubtransactions'])('nothing runs behind a COMMIT: %s', async (way) => {
+  expect(await seen(way)).toEqual({ codes: ['25P01'] });
+  expect((await left()).most).toBeLessThanOrEqual(1n);
+});
+
+test('what was begun inside of a transaction that was committed has one of its own', async () => {
+  expect(await seen('afterwards')).toEqual({ later: 'done' });
+  expect(await left()).toEqual({ rows: 1n, most: 1n });
+});
