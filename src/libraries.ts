@@ -8,6 +8,7 @@ import { extname, join, resolve } from 'node:path';
 import { fileURLToPath, pathToFileURL } from 'node:url';
 import { BgwError, describeError } from './errors.ts';
 import { forkWorkerProcess } from './hosts/fork.ts';
+import { exitOf } from './hosts/worker-process.ts';
 import type { Observe } from './observation.ts';
 import { localRunId, type StartOrder } from './orders.ts';
 import type { SettingDefinition, SettingMessage, ToController, ToWorker, WorkerDefinition } from './sdk/channel.ts';
@@ -160,16 +161,17 @@ async function runInitApart(message: InitMessage, initWithin: number): Promise<D
         if (answer.kind === 'defined') fulfil(answer);
         else if (answer.kind === 'failed') reject(new BgwError(answer.error.code ?? 'WK113', answer.error));
       });
-      child.once('error', reject);
-      child.once('exit', (code, signal) =>
-        reject(
-          new BgwError('WK113', {
-            message:
-              signal === 'SIGKILL'
-                ? `init did not return within ${initWithin / 1000} s`
-                : `init ended its process with exit code ${code}`,
-          }),
-        ),
+      exitOf(child).then(
+        ({ code, signal }) =>
+          reject(
+            new BgwError('WK113', {
+              message:
+                signal === 'SIGKILL'
+                  ? `init did not return within ${initWithin / 1000} s`
+                  : `init ended its process with exit code ${code}`,
+            }),
+          ),
+        reject,
       );
       child.stdout?.resume();
       child.stderr?.resume();

@@ -5,13 +5,12 @@
  * once, in a new process with new segments.  docs/decisions/0007-shared-memory-host.md says why.
  * PostgreSQL counterpart: HandleChildCrash, PostmasterStateMachine.  Next: src/sdk/shared-memory-main.ts in the process.
  */
-import { once } from 'node:events';
 import { PassThrough } from 'node:stream';
 import { describeError } from '../errors.ts';
 import type { FromHost, ToController, ToHost, ToWorker } from '../sdk/channel.ts';
 import type { Backend } from '../sessions/session.ts';
 import { forkSharedMemoryHost } from './fork.ts';
-import type { End, WorkerProcess } from './worker-process.ts';
+import { type End, exitOf, type WorkerProcess } from './worker-process.ts';
 
 export class SharedMemoryHost implements Disposable {
   #process: HostProcess | undefined;
@@ -100,8 +99,7 @@ class HostProcess {
   /** How the process ended, for each of its threads. */
   async #exit(): Promise<(thread: Thread) => End> {
     try {
-      // What the process has sent is read before its channel is closed.
-      const [[code, signal]] = await Promise.all([once(this.#child, 'exit'), once(this.#child, 'disconnect')]);
+      const { code, signal } = await exitOf(this.#child);
       return (thread) =>
         this.#endOf(thread, signal ? `was terminated by signal ${signal}` : `exited with exit code ${code}`);
     } catch (error) {

@@ -3,7 +3,9 @@
  * or a thread of the shared-memory host (shared-memory-host.ts).
  */
 import type { ChildProcess } from 'node:child_process';
+import { once } from 'node:events';
 import type { Readable } from 'node:stream';
+import { setImmediate } from 'node:timers/promises';
 import type { ToController, ToWorker } from '../sdk/channel.ts';
 import { describeError } from '../errors.ts';
 import type { Backend, SessionRegistry } from '../sessions/session.ts';
@@ -46,12 +48,10 @@ export function workerProcess(child: ChildProcess): WorkerProcess {
     osPid: child.pid,
     stdout: child.stdout,
     stderr: child.stderr,
-    ended: new Promise((resolve) => {
-      child.once('error', (error) => resolve({ code: 1, how: `could not be started: ${error.message}` }));
-      child.once('exit', (code, signal) =>
-        resolve({ code, how: signal ? `was terminated by signal ${signal}` : undefined }),
-      );
-    }),
+    ended: exitOf(child).then(
+      ({ code, signal }) => ({ code, how: signal ? `was terminated by signal ${signal}` : undefined }),
+      (error: unknown) => ({ code: 1, how: `could not be started: ${describeError(error).message}` }),
+    ),
     onMessage: (handler) => {
       receive = handler;
     },
@@ -60,6 +60,32 @@ export function workerProcess(child: ChildProcess): WorkerProcess {
     },
     kill: () => void child.kill('SIGKILL'),
   };
+}
+
+/** A process can leave its end of the channel to one of its own; what it sent itself is read long before. */
+const DRAINED_WITHIN = 500;
+
+export interface ProcessExit {
+  code: number | null;
+  signal: NodeJS.Signals | null;
+}
+
+/**
+ * How a forked process ended.  Node.js can see its exit before its last message: resolves when the channel was read to its
+ * end as well.  Errors: it could not be started.
+ */
+export async function exitOf(child: ChildProcess): Promise<ProcessExit> {
+  const exit = await new Promise<ProcessExit>((resolve, reject) => {
+    child.on('error', reject);
+    child.once('exit', (code, signal) => resolve({ code, signal }));
+  });
+  if (!child.connected) return exit;
+  const timeout = AbortSignal.timeout(DRAINED_WITHIN);
+  await once(child, 'disconnect', { signal: timeout }).catch(async () => {
+    await setImmediate(); // what has come while this process was busy
+    if (child.connected) child.disconnect();
+  });
+  return exit;
 }
 
 export interface Registration {
