@@ -1,6 +1,7 @@
 /** The latch of a worker. PostgreSQL counterpart: MyLatch, SetLatch, WaitLatch, ResetLatch. */
 
 import { once } from 'node:events';
+import { setImmediate } from 'node:timers/promises';
 import { systemClock } from '../clock.ts';
 
 /** What was true when a wait ended, as WL_LATCH_SET, WL_TIMEOUT and WL_POSTMASTER_DEATH; more than one can be. */
@@ -35,10 +36,15 @@ export class Latch {
     this.#wake();
   }
 
-  /** Waits until the latch is set, at most `timeout` milliseconds (default: for ever), and resets it. Says what was true. */
+  /**
+   * Waits until the latch is set, at most `timeout` milliseconds (default: for ever), and resets it.  Says what was true.
+   * Signals arrive in every wait, also in one that is over at once.
+   */
   async wait({ timeout }: { timeout?: number } = {}): Promise<WaitEvents> {
     this.#onWait();
-    const woken = this.#isSet || this.#isOrphaned || (await this.#sleep(timeout));
+    const isOver = this.#isSet || this.#isOrphaned || (timeout !== undefined && timeout <= 0);
+    // A signal, and the end of the controller, are events: without a turn of the event loop they never arrive.
+    const woken = isOver ? await setImmediate(false) : await this.#sleep(timeout);
     const postmasterDeath = this.#isOrphaned;
     const latchSet = this.#isSet || (woken && !postmasterDeath);
     this.#isSet = false;
