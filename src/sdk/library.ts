@@ -113,6 +113,16 @@ export function defineLibrary(name: string, init: (init: Init) => void): Library
 }
 
 /**
+ * What the module of a library exports.  TypeScript writes CommonJS in a project that is not of the type module: import()
+ * gives the exports of such a module as its default export.
+ */
+export async function importLibrary(url: string): Promise<Record<string, unknown>> {
+  const module = (await import(url)) as Record<string, unknown>;
+  const exported = module['default'] as Record<string, unknown> | undefined;
+  return exported?.['__esModule'] === true ? exported : module;
+}
+
+/**
  * Runs the init of a library and collects what it defines. Errors: WK111 it is not a library, WK112 a function is not exported,
  * 22023 a worker cannot be, or the check of a setting refuses its boot value.
  */

@@ -5,7 +5,7 @@
  */
 import { BgwError, describeError } from '../errors.ts';
 import { ORPHAN_GRACE, type ToWorker, type WorkerStart } from './channel.ts';
-import { runInit, type WorkerFunction } from './library.ts';
+import { importLibrary, runInit, type WorkerFunction } from './library.ts';
 import { openPort } from './port.ts';
 import { PreparedSession } from './prepared-session.ts';
 import { Worker } from './worker.ts';
@@ -84,7 +84,7 @@ async function loadFunction(
   { library, functionName, name, settings }: WorkerStart,
   of: Worker,
 ): Promise<WorkerFunction> {
-  const module = (await import(library)) as Record<string, unknown>;
+  const module = await importLibrary(library);
   const libraryName = (module['default'] as { name?: string } | undefined)?.name ?? '';
   const { gucs } = runInit(module, {
     name: libraryName,
@@ -102,7 +102,7 @@ async function loadFunction(
 
 async function init({ library, name, preloaded, settings }: Extract<ToWorker, { kind: 'init' }>): Promise<void> {
   try {
-    const module = (await import(library)) as Record<string, unknown>;
+    const module = await importLibrary(library);
     const { definitions } = runInit(module, {
       name,
       preloaded,
