@@ -62,3 +62,11 @@ test('what was begun inside of a transaction that was committed has one of its o
   expect(await seen('afterwards')).toEqual({ later: 'done' });
   expect(await left()).toEqual({ rows: 1n, most: 1n });
 });
+
+test('a channel that cannot be listened to is refused, and is not in the way of later sessions', async () => {
+  expect(await seen('channels')).toEqual({
+    refused: [...Array.from({ length: 6 }, () => '22023'), '22021'],
+    before: [],
+    after: [{ channel: 'x'.repeat(63) }],
+  });
+});

@@ -97,16 +97,16 @@ export class SpiSession {
   /**
    * Calls `heard` with the payload of each notification of the channel.  The session stays open for it.
    * Inside of a transaction it begins at its end, however that ends.
+   * Errors: 22023 the server would cut or refuse such a name.
    */
   async listen(channel: string, heard: (payload: string) => void): Promise<void> {
-    this.#channels.set(channel, heard);
+    checkChannel(channel);
+    const begin = (): Promise<void> => this.#beginToListen(channel, heard);
     const open = this.#inside.getStore();
-    if (!open?.isOpen) return this.#inTurn((client) => listenTo(client, channel));
+    if (!open?.isOpen) return begin();
     // A rollback would take it back.
     open.onEnd(() => {
-      this.#inTurn((client) => listenTo(client, channel)).catch((error: unknown) =>
-        this.#hooks.warn(describeError(error)),
-      );
+      begin().catch((error: unknown) => this.#hooks.warn(describeError(error)));
     });
   }
 
@@ -145,6 +145,19 @@ export class SpiSession {
 
   #noteLoss(error: unknown): void {
     if (typeof error === 'object' && error !== null) this.#losses.add(error);
+  }
+
+  /** A channel that was refused would be refused in every session. */
+  async #beginToListen(channel: string, heard: (payload: string) => void): Promise<void> {
+    const before = this.#channels.get(channel);
+    this.#channels.set(channel, heard);
+    try {
+      await this.#inTurn((client) => listenTo(client, channel));
+    } catch (error) {
+      if (before) this.#channels.set(channel, before);
+      else this.#channels.delete(channel);
+      throw error;
+    }
   }
 
   /** It is lost. The next transaction opens another. */
@@ -203,6 +216,14 @@ export class SpiSession {
   async #listenTo(client: Client): Promise<void> {
     for (const channel of this.#channels.keys()) await listenTo(client, channel);
   }
+}
+
+function checkChannel(channel: string): void {
+  if (channel !== '' && !channel.includes('\0') && Buffer.byteLength(channel) <= 63) return;
+  throw new BgwError('22023', {
+    message: `invalid channel name: "${channel.replaceAll('\0', '\\0')}"`,
+    detail: 'A name has 1 to 63 bytes.',
+  });
 }
 
 async function listenTo(client: Client, channel: string): Promise<void> {
