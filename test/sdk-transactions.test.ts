@@ -70,3 +70,22 @@ test('a channel that cannot be listened to is refused, and is not in the way of 
     after: [{ channel: 'x'.repeat(63) }],
   });
 });
+
+const idleTimeout = `SET LOCAL idle_in_transaction_session_timeout TO '10ms'`;
+const endings = [
+  { by: 'pg_terminate_backend', first: 'SELECT 1', next: 'SELECT 2', sqlstate: '57P01' },
+  { by: 'pg_terminate_backend, before its COMMIT', first: 'SELECT 1', next: null, sqlstate: '57P01' },
+  { by: 'a timeout', first: idleTimeout, next: 'SELECT 2', sqlstate: '25P03' },
+];
+
+test.each(endings)('a session that ends between two statements says why: by $by', async ({ first, next, sqlstate }) => {
+  const handle = await db.value<bigint>(`SELECT bgw_launch('pausing', $1)`, [JSON.stringify({ first, next })]);
+  await until(() => db.value(`SELECT true FROM bgw_log WHERE handle = $1 AND message = 'pauses'`, [handle]));
+  const backend = `application_name = 'bgworker: pausing' AND datname = current_database()`;
+  if (sqlstate === '57P01') await db.query(`SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE ${backend}`);
+  await until(() => db.value(`SELECT NOT EXISTS (SELECT FROM pg_stat_activity WHERE ${backend})`));
+  await db.query('SELECT bgw_set_latch($1)', [handle]);
+  await controller.saw('worker_exited', { handle: String(handle) });
+  const { rows } = await db.query('SELECT exit_code, sqlstate FROM bgw_run_history WHERE handle = $1', [handle]);
+  expect(rows).toEqual([{ exit_code: 1, sqlstate }]);
+});

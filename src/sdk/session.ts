@@ -2,7 +2,7 @@
  * Opens a session for a worker.  Its controller knows the backend before the session runs anything of the worker: exactly
  * the registered ones are ended when the node is fenced (HARDENING B3).
  */
-import type { Client, ClientConfig } from 'pg';
+import type { Client, ClientConfig, QueryConfig, QueryResult, QueryResultRow } from 'pg';
 import type { NoticeMessage } from 'pg-protocol/dist/messages.js';
 import pg from './pg.ts';
 
@@ -23,6 +23,19 @@ export interface OpenHooks {
 /** Of silence; a listener whose network is gone has nothing else to notice it by. */
 const PROBE_AFTER = 10_000;
 
+/** Why the sessions were lost that are. */
+const losses = new WeakMap<Client, Error>();
+
+/** Runs a statement.  Errors: those of the server; of a session that was lost, why: the server has said so between two statements. */
+export async function runStatement<Row extends QueryResultRow>(
+  client: Client,
+  statement: string | QueryConfig,
+): Promise<QueryResult<Row>> {
+  const loss = losses.get(client);
+  if (loss) throw loss;
+  return client.query<Row>(statement);
+}
+
 /** Errors: those of the server, and of `register`. */
 export async function openSession(config: ClientConfig, { register, closed, notice }: OpenHooks): Promise<Session> {
   const client = new pg.Client({
@@ -31,14 +44,13 @@ export async function openSession(config: ClientConfig, { register, closed, noti
     keepAliveInitialDelayMillis: PROBE_AFTER,
     pipeline: true,
   });
-  let lost = false;
-  // The statement in flight, or the next one, says so.
-  client.on('error', () => (lost = true));
+  // The statement in flight says so, or the next one; what comes after the first error is its consequence.
+  client.on('error', (error) => losses.has(client) || losses.set(client, error));
   client.on('notice', notice);
   try {
     await client.connect();
     const pid = pidOf(client);
-    client.once('end', () => closed(pid, lost));
+    client.once('end', () => closed(pid, losses.has(client)));
     await register(pid);
     return { client, pid };
   } catch (error) {

@@ -7,7 +7,7 @@ import type { Client, ClientConfig, QueryConfig } from 'pg';
 import { BgwError, describeError } from '../errors.ts';
 import pg from './pg.ts';
 import type { PreparedSession } from './prepared-session.ts';
-import { type OpenHooks, openSession, type Session } from './session.ts';
+import { type OpenHooks, openSession, runStatement, type Session } from './session.ts';
 import type { Spi } from './spi.ts';
 import { identifyAgain } from './spi-identity.ts';
 import { forgetPlans, noTransaction, type TransactionHooks, TransactionSpi } from './spi-transaction.ts';
@@ -58,7 +58,7 @@ export class SpiSession {
     // Of a transaction that is rolled back nothing may stay, nor run behind one that is being committed.
     if (outer && !outer.isCommitted) throw noTransaction();
     return this.#inTurn(async (client) => {
-      await client.query('BEGIN');
+      await runStatement(client, 'BEGIN');
       const spi = new TransactionSpi(client, this.#hooks);
       try {
         const result = await this.#inside.run(spi, () => work(spi));
@@ -87,7 +87,7 @@ export class SpiSession {
       });
     }
     await this.#inTurn(async (client) => {
-      const { command } = await client.query({ text, queryMode: 'extended' } as QueryConfig);
+      const { command } = await runStatement(client, { text, queryMode: 'extended' } as QueryConfig);
       forgetPlans(client, command);
       await identifyAgain(client, command);
       if (command === 'DISCARD') await this.#listenTo(client);
@@ -240,7 +240,7 @@ async function commit(client: Client, spi: TransactionSpi): Promise<void> {
     });
   }
   spi.close();
-  const { command } = await client.query('COMMIT');
+  const { command } = await runStatement(client, 'COMMIT');
   if (command === 'ROLLBACK') {
     throw new BgwError('25P02', {
       message: 'the transaction was rolled back: one of its statements had failed',

@@ -5,6 +5,7 @@
 import type pg from 'pg';
 import type { QueryResult, QueryResultRow } from 'pg';
 import { BgwError, describeError, type ErrorDescription } from '../errors.ts';
+import { runStatement } from './session.ts';
 import type { Cursor, ExecuteOptions, Plan, Spi, SpiResult } from './spi.ts';
 import { identifyAgain } from './spi-identity.ts';
 import { typesOf } from './spi-values.ts';
@@ -206,7 +207,7 @@ export class TransactionSpi implements Spi {
   async #query<Row extends QueryResultRow>(statement: Statement): Promise<QueryResult<Row>> {
     this.#check();
     this.#hooks.checkForInterrupts();
-    return this.#client.query<Row>(statement);
+    return runStatement<Row>(this.#client, statement);
   }
 
   #check(): void {
