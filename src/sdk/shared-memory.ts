@@ -29,6 +29,9 @@ interface Pending {
 export class SharedMemory {
   readonly #port: MessagePort;
   readonly #pending = new Map<number, Pending>();
+  #checkForInterrupts: () => void = () => undefined;
+  /** What interrupt was told. */
+  #interruption: BgwError | undefined;
   #lastId = 0;
 
   /** @internal */
@@ -71,7 +74,8 @@ export class SharedMemory {
   /**
    * Acquires a lock by name, shared with others or exclusively; first come, first served.  It is given back by `release`, and
    * when the worker ends, however it ends.  Locks do not nest: a holder that asks again waits for itself.
-   * Errors: 55P03 not within the timeout; 57P01 SIGTERM came, or the controller died, while it waited.
+   * Errors: 55P03 not within the timeout; 57P01 SIGTERM came, or the controller died, while it waited.  After a SIGTERM it
+   * waits for a second at most, and if that has no handler, not at all until the main loop has returned: 57P01 then, too.
    */
   async lock(name: string, mode: LockMode, { timeout }: LockOptions = {}): Promise<HeldLock> {
     checkName('lock', name);
@@ -81,8 +85,11 @@ export class SharedMemory {
     if (timeout !== undefined && !(timeout >= 0 && timeout <= LONGEST_TIMEOUT)) {
       throw invalid(`lock "${name}": ${timeout} ms is outside the valid range for a timeout (0 .. ${LONGEST_TIMEOUT})`);
     }
+    this.#checkForInterrupts();
     const id = this.#nextId();
-    await this.#ask({ kind: 'lock', id, name, mode, timeout });
+    await (this.#interruption === undefined || (timeout !== undefined && timeout <= LAST_WAIT)
+      ? this.#ask({ kind: 'lock', id, name, mode, timeout })
+      : this.#askForTheLastTime({ kind: 'lock', id, name, mode, timeout: LAST_WAIT }, this.#interruption));
     const release = (): void => this.#post({ kind: 'release', id });
     return { release, [Symbol.dispose]: release };
   }
@@ -100,11 +107,26 @@ export class SharedMemory {
 
   /** @internal SIGTERM came, or the controller is gone: what is waited for is given up. */
   interrupt(error: BgwError): void {
+    this.#interruption = error;
     for (const [id, { reject }] of this.#pending) {
       this.#post({ kind: 'release', id });
       reject(error);
     }
     this.#pending.clear();
+  }
+
+  /** @internal `check` is called before each wait for a lock; throws what ends the worker. */
+  guard(check: () => void): void {
+    this.#checkForInterrupts = check;
+  }
+
+  /** Nothing else would end the wait: the kill that follows would reset the memory of everybody. */
+  async #askForTheLastTime(request: SharedMemoryRequest, interruption: BgwError): Promise<void> {
+    try {
+      await this.#ask(request);
+    } catch (error) {
+      throw error instanceof BgwError && error.code === '55P03' ? interruption : error;
+    }
   }
 
   #nextId(): number {
@@ -130,6 +152,9 @@ export class SharedMemory {
     this.#port.postMessage(request);
   }
 }
+
+/** Milliseconds that a worker which is to end waits for a lock: a cleanup has two seconds, and the grace is five. */
+const LAST_WAIT = 1000;
 
 /** The range of PostgreSQL's lock_timeout, which is also that of a timer. */
 const LONGEST_TIMEOUT = 2 ** 31 - 1;

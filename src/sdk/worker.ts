@@ -52,6 +52,7 @@ export class Worker {
       always: (signal) => this.#process(signal),
       unlessHandled: (signal) => this.#processByDefault(signal),
     });
+    context.sharedMemory?.guard(() => this.#interrupts.check());
     this.#connection = connectionOf(context);
     this.#spi = new SpiSession(this.#connection, {
       ...context,
