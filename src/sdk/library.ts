@@ -124,7 +124,7 @@ export async function importLibrary(url: string): Promise<Record<string, unknown
 
 /**
  * Runs the init of a library and collects what it defines. Errors: WK111 it is not a library, WK112 a function is not exported,
- * 22023 a worker cannot be, or the check of a setting refuses its boot value.
+ * WK113 init returned a promise, 22023 a worker cannot be, or the check of a setting refuses its boot value.
  */
 export function runInit(
   module: Record<string, unknown>,
@@ -150,7 +150,7 @@ export function runInit(
     gucs.set(guc, { boot, hooks: options as unknown as GucHooks<GucValue> });
     return { name: guc };
   };
-  library.init({
+  const returned: unknown = library.init({
     preloaded,
     current: (guc) => currentValue(definitions.settings, gucs, values, guc.name) as never,
     defineBoolVariable: (guc, options) => define('bool', guc, options),
@@ -161,7 +161,21 @@ export function runInit(
     markGucPrefixReserved: (prefix) => definitions.prefixes.push(prefix),
     registerWorker: (options) => definitions.workers.push(workerOf(options, name, module)),
   });
+  if (isThenable(returned)) throw asynchronous(name, returned);
   return { definitions, gucs };
+}
+
+function isThenable(value: unknown): value is PromiseLike<unknown> {
+  return typeof (value as Partial<PromiseLike<unknown>> | undefined)?.then === 'function';
+}
+
+/** What it defines after its first await, and what it throws then, would be lost. */
+function asynchronous(name: string, returned: PromiseLike<unknown>): BgwError {
+  void returned.then(undefined, () => undefined);
+  return new BgwError('WK113', {
+    message: `init of library "${name}" returned a promise; it has to be synchronous`,
+    hint: 'Define settings and workers in init; do the rest in the function of a worker.',
+  });
 }
 
 export interface InitOptions {
