@@ -63,6 +63,12 @@ test('what was begun inside of a transaction that was committed has one of its o
   expect(await left()).toEqual({ rows: 1n, most: 1n });
 });
 
+test('what is run beside a subtransaction is refused, rather than undone with it', async () => {
+  expect(await seen('beside')).toEqual({ codes: ['2D000', '2D000', '2D000', 'inside', 'no'], behind: '25P01' });
+  const { rows } = await db.query('SELECT run FROM taken');
+  expect(rows).toEqual([{ run: 7 }]);
+});
+
 test('a channel that cannot be listened to is refused, and is not in the way of later sessions', async () => {
   expect(await seen('channels')).toEqual({
     refused: [...Array.from({ length: 6 }, () => '22023'), '22021'],

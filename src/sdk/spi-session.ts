@@ -9,8 +9,9 @@ import pg from './pg.ts';
 import type { PreparedSession } from './prepared-session.ts';
 import { type OpenHooks, openSession, runStatement, type Session } from './session.ts';
 import type { Spi } from './spi.ts';
+import { noTransaction } from './spi-errors.ts';
 import { identifyAgain } from './spi-identity.ts';
-import { forgetPlans, noTransaction, type TransactionHooks, TransactionSpi } from './spi-transaction.ts';
+import { forgetPlans, type TransactionHooks, TransactionSpi } from './spi-transaction.ts';
 
 export interface SessionHooks extends TransactionHooks, OpenHooks {
   handle: string;

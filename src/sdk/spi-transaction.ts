@@ -2,11 +2,13 @@
  * The Spi of one transaction, on a pipelined connection: what belongs together is sent in one go, so that statements of a
  * worker that does not wait for each of them never come between.  The session it runs on: src/sdk/spi-session.ts.
  */
+import { AsyncLocalStorage } from 'node:async_hooks';
 import type pg from 'pg';
 import type { QueryResult, QueryResultRow } from 'pg';
 import { BgwError, describeError, type ErrorDescription } from '../errors.ts';
 import { runStatement } from './session.ts';
 import type { Cursor, ExecuteOptions, Plan, Spi, SpiResult } from './spi.ts';
+import { beside, noTransaction, overlapping } from './spi-errors.ts';
 import { identifyAgain } from './spi-identity.ts';
 import { typesOf } from './spi-values.ts';
 
@@ -22,12 +24,22 @@ export interface TransactionHooks {
   warn: (error: ErrorDescription) => void;
 }
 
+interface Subtransaction {
+  readonly of: TransactionSpi;
+  readonly name: string;
+  /** Until RELEASE or ROLLBACK TO is sent. */
+  isOpen: boolean;
+}
+
+/** The innermost subtransaction that the calling code is inside of. */
+const inside = new AsyncLocalStorage<Subtransaction>();
+
 export class TransactionSpi implements Spi {
   readonly #client: pg.Client;
   readonly #hooks: TransactionHooks;
   readonly #callbacks: ((committed: boolean) => void)[] = [];
   /** The open ones, the innermost last. */
-  readonly #subtransactions: string[] = [];
+  readonly #subtransactions: Subtransaction[] = [];
   /** Until COMMIT or ROLLBACK is sent: a statement sent behind it would be one of its own. */
   isOpen: boolean = true;
   isCommitted: boolean = false;
@@ -89,19 +101,22 @@ export class TransactionSpi implements Spi {
   }
 
   async subtransaction<Result>(work: () => Promise<Result>): Promise<Result> {
+    this.#checkPlace();
     const name = this.#nextName('subtransaction');
-    await this.#query({ text: `SAVEPOINT ${name}` });
-    this.#subtransactions.push(name);
+    const own: Subtransaction = { of: this, name, isOpen: true };
+    this.#subtransactions.push(own);
     try {
-      const result = await work();
-      if (this.#subtransactions.at(-1) !== name) throw overlapping();
-      await this.#query({ text: `RELEASE ${name}` });
+      await this.#send({ text: `SAVEPOINT ${name}` });
+      const result = await inside.run(own, work);
+      if (this.#subtransactions.at(-1) !== own) throw overlapping();
+      own.isOpen = false;
+      await this.#send({ text: `RELEASE ${name}` });
       this.#subtransactions.pop();
       return result;
     } catch (error) {
-      const depth = this.#subtransactions.indexOf(name);
+      const depth = this.#subtransactions.indexOf(own);
       if (depth >= 0) {
-        this.#subtransactions.length = depth;
+        for (const ended of this.#subtransactions.splice(depth)) ended.isOpen = false;
         await this.#rollBackTo(name);
       }
       throw error;
@@ -199,12 +214,17 @@ export class TransactionSpi implements Spi {
   /** On a lost connection there is nothing to go back to, and the next statement says so. */
   async #rollBackTo(name: string): Promise<void> {
     if (!this.isOpen) return;
-    await this.#batch([{ text: `ROLLBACK TO ${name}` }, { text: `RELEASE ${name}` }])
-      .results()
-      .catch(() => undefined);
+    await Promise.all([this.#send({ text: `ROLLBACK TO ${name}` }), this.#send({ text: `RELEASE ${name}` })]).catch(
+      () => undefined,
+    );
   }
 
   async #query<Row extends QueryResultRow>(statement: Statement): Promise<QueryResult<Row>> {
+    this.#checkPlace();
+    return this.#send<Row>(statement);
+  }
+
+  async #send<Row extends QueryResultRow>(statement: Statement): Promise<QueryResult<Row>> {
     this.#check();
     this.#hooks.checkForInterrupts();
     return runStatement<Row>(this.#client, statement);
@@ -212,6 +232,15 @@ export class TransactionSpi implements Spi {
 
   #check(): void {
     if (!this.isOpen) throw noTransaction();
+  }
+
+  /** A statement from elsewhere would be part of the innermost subtransaction, and undone with it. */
+  #checkPlace(): void {
+    this.#check();
+    const own = inside.getStore();
+    const place = own?.of === this ? own : undefined;
+    if (place && !place.isOpen) throw noTransaction('subtransaction');
+    if (place !== this.#subtransactions.at(-1)) throw beside();
   }
 
   #nextName(kind: string): string {
@@ -233,22 +262,6 @@ function declare(name: string, { text, values }: pg.QueryConfig): Statement {
 
 function fetchFrom(name: string, count: number, options: Pick<ExecuteOptions, 'values'>): Statement {
   return { text: `FETCH FORWARD ${count} FROM ${name}`, ...typesOf(options) };
-}
-
-/** For who goes on in a transaction that has ended, or is ending. */
-export function noTransaction(): BgwError {
-  return new BgwError('25P01', {
-    message: 'there is no transaction in progress',
-    detail: 'The transaction that this was part of has ended.',
-    hint: 'Await everything that runs inside bgw.transaction.',
-  });
-}
-
-function overlapping(): BgwError {
-  return new BgwError('2D000', {
-    message: 'a subtransaction ended before one that began inside of it',
-    hint: 'Wait for one spi.subtransaction before beginning the next.',
-  });
 }
 
 function checkCount(count: number): number {

@@ -82,7 +82,8 @@ export interface Spi {
 
   /**
    * Runs `work` in a subtransaction: what it throws rolls back what it did, and only that, and is thrown on. Nests.
-   * Errors: 2D000 one that began inside of it is still open: wait for one before beginning the next.
+   * While it is open, nothing else can be run in the transaction from outside of `work`: 2D000.  What `work` has left behind
+   * is refused when it has ended: 25P01.  Errors: 2D000 one that began inside of it is still open.
    */
   subtransaction<Result>(work: () => Promise<Result>): Promise<Result>;
 
