@@ -69,6 +69,12 @@ test('what is run beside a subtransaction is refused, rather than undone with it
   expect(rows).toEqual([{ run: 7 }]);
 });
 
+test('COPY FROM STDIN is refused, and the worker goes on', async () => {
+  expect(await seen('copies')).toEqual({ codes: ['0A000', '0A000', '0A000', '08P01', 'no'] });
+  const { rows } = await db.query('SELECT run FROM taken ORDER BY run');
+  expect(rows).toEqual([{ run: 1 }, { run: 3 }]);
+});
+
 test('a channel that cannot be listened to is refused, and is not in the way of later sessions', async () => {
   expect(await seen('channels')).toEqual({
     refused: [...Array.from({ length: 6 }, () => '22023'), '22021'],
@@ -91,7 +97,7 @@ test.each(endings)('a session that ends between two statements says why: by $by'
   if (sqlstate === '57P01') await db.query(`SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE ${backend}`);
   await until(() => db.value(`SELECT NOT EXISTS (SELECT FROM pg_stat_activity WHERE ${backend})`));
   await db.query('SELECT bgw_set_latch($1)', [handle]);
-  await controller.saw('worker_exited', { handle: String(handle) });
+  await db.query(`CALL bgw_wait_for_shutdown($1, '20 s')`, [handle]);
   const { rows } = await db.query('SELECT exit_code, sqlstate FROM bgw_run_history WHERE handle = $1', [handle]);
   expect(rows).toEqual([{ exit_code: 1, sqlstate }]);
 });

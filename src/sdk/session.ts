@@ -3,7 +3,9 @@
  * the registered ones are ended when the node is fenced (HARDENING B3).
  */
 import type { Client, ClientConfig, QueryConfig, QueryResult, QueryResultRow } from 'pg';
+import type { EventEmitter } from 'node:events';
 import type { NoticeMessage } from 'pg-protocol/dist/messages.js';
+import { BgwError } from '../errors.ts';
 import pg from './pg.ts';
 
 export interface Session {
@@ -33,7 +35,34 @@ export async function runStatement<Row extends QueryResultRow>(
 ): Promise<QueryResult<Row>> {
   const loss = losses.get(client);
   if (loss) throw loss;
-  return client.query<Row>(statement);
+  try {
+    return await client.query<Row>(statement);
+  } catch (error) {
+    throw copying.delete(client) ? copyRefused(error) : error;
+  }
+}
+
+/** Sessions in which the server waits for the rows of a COPY, until that has failed. */
+const copying = new WeakSet<Client>();
+
+/**
+ * pg sends CopyFail; the Sync that it has sent before was ignored, for it came in the middle of the COPY.  For what else was
+ * sent behind it the server ends the session.
+ */
+function refuseCopy(client: Client): void {
+  const { connection } = client as Client & { connection: EventEmitter & { sync: () => void } };
+  connection.on('copyInResponse', () => {
+    copying.add(client);
+    connection.sync();
+  });
+}
+
+function copyRefused(cause: unknown): BgwError {
+  return new BgwError('0A000', {
+    message: 'COPY FROM STDIN is not possible in a background worker',
+    hint: 'Copy from a file of the server, or insert rows.',
+    cause,
+  });
 }
 
 /** Errors: those of the server, and of `register`. */
@@ -49,6 +78,7 @@ export async function openSession(config: ClientConfig, { register, closed, noti
   client.on('notice', notice);
   try {
     await client.connect();
+    refuseCopy(client);
     const pid = pidOf(client);
     client.once('end', () => closed(pid, losses.has(client)));
     await register(pid);

@@ -47,7 +47,7 @@ export interface Cursor<Row> extends AsyncIterable<Row> {
 export interface Spi {
   /**
    * Runs one statement with parameters $1, $2, ...  Several may be run without waiting for each other: one after another.
-   * Errors: those of the server, as pg's DatabaseError; 42601 more than one statement.
+   * Errors: those of the server, as pg's DatabaseError; 42601 more than one statement; 0A000 COPY FROM STDIN.
    */
   execute<Row extends QueryResultRow = QueryResultRow>(
     text: string,
