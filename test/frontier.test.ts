@@ -112,9 +112,10 @@ test('a claim leaves what has an earlier turn to one that begins at the first', 
 });
 
 test('what is due by a schedule is claimed before what is behind the frontier, if it has priority', async ({ db }) => {
-  await db.query(`SELECT bgw_schedule_at('first', '2026-01-01', 'SELECT 1', priority => 5)`);
+  await db.query(`SELECT bgw_schedule_at('first', '2100-01-01', 'SELECT 1', priority => 5)`);
   const { rows } = await db.query(`SELECT node_id, epoch FROM bgw.join_node('n', '{}', 8)`);
   await db.query('SELECT bgw.take_orders($1, $2, 0)', [rows[0].node_id, rows[0].epoch]); // notes the schedule
+  await db.query('UPDATE bgw.schedule_state SET due_at = clock_timestamp(), starts_at = clock_timestamp()');
   await db.query(`SELECT bgw_launch_sql('SELECT 1', name => 'second')`);
   const answer = await db.value<{ orders: { name: string }[][] }>(
     `SELECT bgw.take_orders($1, $2, 8, since => date_part('epoch', clock_timestamp() - interval '1 s'))`,

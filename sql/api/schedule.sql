@@ -55,7 +55,7 @@ COMMENT ON FUNCTION public.bgw_schedule(text, text, text, text, text, text, text
   timezone      of the schedule; default: UTC.   database  of the command; default: this one
   overlap       while an earlier run is there: queue one (default), skip, parallel N, cancel previous
   missed        due times that no controller was there for: run once (default), skip, run all up to N
-  jitter        a run starts up to this much later, at random
+  jitter        a run starts up to this much later, at random, and before the next due time
   timeout       for one run, enforced from outside.   mode  session or atomic, as in bgw_register
   retries       so often a failed command is run again, first after retry_time, then after twice as long each time, at most 10 minutes, less up to half of that at random
   valid_from, valid_until, exceptions   no due times before, after, and on those days of its time zone
