@@ -7,7 +7,7 @@ import { onTestFinished } from 'vitest';
 import { workerProcess } from '../src/hosts/worker-process.ts';
 import { findPackageRoot } from '../src/package-root.ts';
 import type { ToController, ToWorker } from '../src/sdk/channel.ts';
-import { expect, spawnController, test } from './support/controller.ts';
+import { expect, test } from './support/controller.ts';
 
 const fixtures = join(findPackageRoot(), 'test', 'fixtures', 'ending');
 /** Of every process of a worker: see fork.ts. */
@@ -69,16 +69,4 @@ test('a process that leaves its channel to another one has ended', async () => {
   expect(await running.ended).toEqual({ code: 0, how: undefined });
   const { error } = (await said) as Extract<ToController, { kind: 'log' }>;
   process.kill(Number(error.message)); // it was still there
-});
-
-test('forty libraries at once are all loaded', async ({ db }) => {
-  const directory = createDirectory();
-  const names = Array.from({ length: 40 }, (_, index) => `library_${index}`);
-  for (const name of names) {
-    writeFileSync(join(directory, `${name}.mjs`), `export default { name: '${name}', init: () => undefined };`);
-  }
-  const node = await spawnController(db, ['--library-dir', directory]);
-  await node.end('SIGTERM');
-  expect(node.lines.filter((line) => line['code'] === 'WK113')).toEqual([]);
-  expect(node.lines.filter(({ msg }) => /loaded/.test(String(msg))).length).toBeGreaterThanOrEqual(names.length);
 });
