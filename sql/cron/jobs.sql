@@ -14,9 +14,7 @@ AS $$
 DECLARE
     job cron.entry;
 BEGIN
-    PERFORM cron.check_schedule(schedule);
-    PERFORM cron.check_access(owner, database);
-    PERFORM cron.free_name(owner, job_name);
+    PERFORM cron.make_way(owner, job_name, schedule, database);
     -- Of two sessions that come with the same name at once, the second waits here and then changes the job of the first.
     INSERT INTO cron.entry (owner, jobname, database, command) VALUES (put_job.owner, job_name, put_job.database, put_job.command)
     ON CONFLICT ON CONSTRAINT jobname_username_uniq DO UPDATE SET command = EXCLUDED.command
@@ -39,9 +37,7 @@ AS $$
 DECLARE
     job cron.entry;
 BEGIN
-    PERFORM cron.check_schedule(schedule);
-    PERFORM cron.check_access(owner, database);
-    PERFORM cron.free_name(owner, job_name);
+    PERFORM cron.make_way(owner, job_name, schedule, database);
     INSERT INTO cron.entry (owner, jobname, database, command) VALUES (add_job.owner, job_name, add_job.database, add_job.command)
     ON CONFLICT ON CONSTRAINT jobname_username_uniq DO NOTHING
     RETURNING * INTO job;
@@ -57,6 +53,18 @@ $$;
 COMMENT ON FUNCTION cron.add_job(oid, text, text, text, text, boolean) IS
 'Makes a job, as cron.put_job does, but never of one that is there.  Returns its number.
 Errors: 23505 its owner has one of that name, and those of cron.put_job.';
+
+CREATE OR REPLACE FUNCTION cron.make_way(owner oid, job_name text, schedule text, database text) RETURNS void
+LANGUAGE plpgsql
+AS $$
+BEGIN
+    PERFORM cron.check_schedule(schedule);
+    PERFORM cron.check_access(owner, database);
+    PERFORM cron.free_name(owner, job_name);
+END;
+$$;
+COMMENT ON FUNCTION cron.make_way(oid, text, text, text) IS
+'Raises an error if a job cannot be made, and frees its name of one that is gone.  Errors: those of cron.check_schedule and cron.check_access.';
 
 CREATE OR REPLACE FUNCTION cron.free_name(owner oid, job_name text) RETURNS void
 LANGUAGE sql
