@@ -45,3 +45,18 @@ test('days of another time zone are no obstacle: what they leave goes to the def
   expect(await db.value(`SELECT to_regclass('bgw.run_${next}') IS NULL`), 'it overlaps').toBe(true);
   expect(await db.value(`SELECT to_regclass('bgw.run_${last}') IS NULL`)).toBe(false);
 });
+
+test('a partition belongs to the owner of the history, whoever made it', async ({ db }) => {
+  const member = `${db.name}_member`;
+  const owner = await db.value<string>('SELECT current_user');
+  await db.query(`CREATE ROLE ${member} SUPERUSER`);
+  try {
+    await db.query(`SET ROLE ${member}`);
+    await db.query(`SELECT bgw.partition_by_day('run', 'finished_at', '2030-01-01')`);
+    const owners = `SELECT DISTINCT pg_get_userbyid(relowner)::text FROM pg_class WHERE relname LIKE 'run_203001%'`;
+    expect((await db.query(owners)).rows).toEqual([{ pg_get_userbyid: owner }]);
+  } finally {
+    await db.query('RESET ROLE');
+    await db.query(`DROP ROLE ${member}`);
+  }
+});
