@@ -159,7 +159,8 @@ async function runInitApart(message: InitMessage, initWithin: number): Promise<D
     return await new Promise((fulfil, reject) => {
       child.on('message', (answer: ToController) => {
         if (answer.kind === 'defined') fulfil(answer);
-        else if (answer.kind === 'failed') reject(new BgwError(answer.error.code ?? 'WK113', answer.error));
+        else if (answer.kind === 'failed')
+          reject(new BgwError(answer.error.code ?? 'WK113', { ...answer.error, where: answer.error.context }));
       });
       exitOf(child).then(
         ({ code, signal }) =>

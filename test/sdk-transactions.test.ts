@@ -70,7 +70,7 @@ test('what is run beside a subtransaction is refused, rather than undone with it
 });
 
 test('COPY FROM STDIN is refused, and the worker goes on', async () => {
-  expect(await seen('copies')).toEqual({ codes: ['0A000', '0A000', '0A000', '08P01', 'no'] });
+  expect(await seen('copies')).toEqual({ codes: ['0A000', '0A000', '0A000', '0A000', 'no'] });
   const { rows } = await db.query('SELECT run FROM taken ORDER BY run');
   expect(rows).toEqual([{ run: 1 }, { run: 3 }]);
 });

@@ -1,6 +1,5 @@
 /** What a worker does when it ends, the last registered first. PostgreSQL counterpart: before_shmem_exit, proc_exit_prepare. */
 import { systemClock } from '../clock.ts';
-import { describeError, type ErrorDescription } from '../errors.ts';
 
 export type Cleanup = () => Promise<void> | void;
 
@@ -8,10 +7,10 @@ export type Cleanup = () => Promise<void> | void;
 const CLEANUP_WITHIN = 2000;
 
 export class Cleanups {
-  readonly #warn: (error: ErrorDescription) => void;
+  readonly #warn: (error: unknown) => void;
   #cleanups: Cleanup[] = [];
 
-  constructor(warn: (error: ErrorDescription) => void) {
+  constructor(warn: (error: unknown) => void) {
     this.#warn = warn;
   }
 
@@ -25,7 +24,7 @@ export class Cleanups {
       try {
         await this.#runOne(cleanup);
       } catch (error) {
-        this.#warn(describeError(error));
+        this.#warn(error);
       }
     }
   }

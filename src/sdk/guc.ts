@@ -3,7 +3,7 @@
  * A value that a check refuses at a reload is a WARNING, and the old one stays, as in PostgreSQL.
  * PostgreSQL counterpart: GucCheckHook, GucAssignHook, GucShowHook, ProcessConfigFile.
  */
-import { BgwError, describeError, type ErrorDescription, sqlstateOf } from '../errors.ts';
+import { BgwError, describeError, sqlstateOf } from '../errors.ts';
 import type { SettingMessage } from './channel.ts';
 
 export type GucValue = boolean | number | string;
@@ -40,13 +40,13 @@ interface Current {
 }
 
 export class Settings {
-  readonly #warn: (error: ErrorDescription) => void;
+  readonly #warn: (error: unknown) => void;
   /** What is to be taken over. */
   #newMessages: readonly SettingMessage[] | undefined;
   #entries: ReadonlyMap<string, GucEntry> = new Map();
   #current = new Map<string, Current>();
 
-  constructor(messages: readonly SettingMessage[], warn: (error: ErrorDescription) => void) {
+  constructor(messages: readonly SettingMessage[], warn: (error: unknown) => void) {
     this.#newMessages = messages;
     this.#warn = warn;
   }
@@ -79,7 +79,7 @@ export class Settings {
     try {
       this.#entries.get(name)?.hooks.assign?.(value);
     } catch (error) {
-      this.#warn(describeError(error));
+      this.#warn(error);
     }
   }
 
@@ -112,7 +112,7 @@ export class Settings {
     try {
       return { message, value: checkValue(name, typedValue(vartype, setting), entry?.hooks.check) };
     } catch (error) {
-      this.#warn(describeError(error));
+      this.#warn(error);
       if (before) return { ...before, refused: setting };
       const boot = entry?.boot ?? '';
       return { message: { ...message, setting: textOf(boot), shown: undefined }, value: boot, refused: setting };

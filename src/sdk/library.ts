@@ -5,6 +5,7 @@
  */
 import { BgwError } from '../errors.ts';
 import type { SettingDefinition, WorkerDefinition } from './channel.ts';
+import { locateSyntaxError } from './error-context.ts';
 import { checkValue, type GucEntry, type GucHooks, type GucValue, textOf, typedValue } from './guc.ts';
 import type { Worker } from './worker.ts';
 
@@ -117,7 +118,10 @@ export function defineLibrary(name: string, init: (init: Init) => void): Library
  * gives the exports of such a module as its default export.
  */
 export async function importLibrary(url: string): Promise<Record<string, unknown>> {
-  const module = (await import(url)) as Record<string, unknown>;
+  const module = (await import(url).catch((error: unknown) => {
+    locateSyntaxError(error, url);
+    throw error;
+  })) as Record<string, unknown>;
   const exported = module['default'] as Record<string, unknown> | undefined;
   return exported?.['__esModule'] === true ? exported : module;
 }

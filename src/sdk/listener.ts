@@ -1,6 +1,5 @@
 /** LISTEN that outlives its session: one that is lost is opened again. PostgreSQL counterpart: Async_Listen. */
 import { backOff, systemClock } from '../clock.ts';
-import { describeError, type ErrorDescription } from '../errors.ts';
 import type { Latch } from './latch.ts';
 import type { SpiSession } from './spi-session.ts';
 
@@ -9,7 +8,7 @@ export interface ListenerContext {
   latch: Latch;
   /** The worker ends: nobody listens any longer. */
   shutdown: AbortSignal;
-  warn: (error: ErrorDescription) => void;
+  warn: (error: unknown) => void;
 }
 
 export class Listener {
@@ -37,7 +36,7 @@ export class Listener {
         latch.set();
         return;
       } catch (error) {
-        if (attempt === 0) warn(describeError(error));
+        if (attempt === 0) warn(error);
         await systemClock.sleep(backOff(attempt, systemClock), shutdown);
       }
     }

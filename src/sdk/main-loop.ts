@@ -3,7 +3,7 @@
  * PostgreSQL counterpart: the loop and the sigsetjmp block of PostgresMain, which each background worker has to write again.
  */
 import { backOff, systemClock } from '../clock.ts';
-import { BgwError, describeError, type ErrorDescription, sqlstateOf } from '../errors.ts';
+import { BgwError, describeError, sqlstateOf } from '../errors.ts';
 import type { Settings } from './guc.ts';
 import type { Guc } from './library.ts';
 import type { Worker } from './worker.ts';
@@ -26,7 +26,7 @@ export interface MainLoopContext {
   isTermination: (error: unknown) => boolean;
   /** Whether its session was lost by this error. */
   isLoss: (error: unknown) => boolean;
-  logError: (error: ErrorDescription) => void;
+  logError: (error: unknown) => void;
 }
 
 /** As many as 20 seconds' worth of back-off. */
@@ -65,7 +65,7 @@ async function takeTurn(
   } catch (error) {
     if (isTermination(error)) return true;
     if (shutdown.aborted || !mayFail || isLoss(error) || isFatal(error)) throw error;
-    logError(describeError(error));
+    logError(error);
     return false;
   } finally {
     worker.reportActivity('idle');

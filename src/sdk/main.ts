@@ -3,8 +3,9 @@
  * waits for what to run, runs it, ends.  Also loads a library for src/libraries.ts, so that code of users never runs in the controller.
  * PostgreSQL counterpart: BackgroundWorkerMain.  Exit codes: 0 done, 1 an error; anything else is a crash.
  */
-import { BgwError, describeError } from '../errors.ts';
+import { BgwError } from '../errors.ts';
 import { ORPHAN_GRACE, type ToWorker, type WorkerStart } from './channel.ts';
+import { describeThrown } from './error-context.ts';
 import { importLibrary, runInit, type WorkerFunction } from './library.ts';
 import { openPort } from './port.ts';
 import { PreparedSession } from './prepared-session.ts';
@@ -13,6 +14,8 @@ import { Worker } from './worker.ts';
 const port = openPort();
 let worker: Worker | undefined;
 let prepared: PreparedSession | undefined;
+/** URL of the library that it runs something of. */
+let library = import.meta.url;
 let isOrphaned = false;
 const registrations = new Map<number, { resolve: () => void; reject: (error: BgwError) => void }>();
 
@@ -54,6 +57,7 @@ process.on('uncaughtException', (error) => void fail(error));
 process.on('unhandledRejection', (reason) => void fail(reason));
 
 async function run(start: WorkerStart): Promise<void> {
+  library = start.library;
   port.setTitle(`bgworker: ${start.name}`);
   worker = new Worker({
     ...start,
@@ -80,10 +84,7 @@ function prepare({ connection, keepFor }: Extract<ToWorker, { kind: 'prepare' }>
   if (connection) prepared = new PreparedSession({ connection, keepFor, register, closed: sessionClosed });
 }
 
-async function loadFunction(
-  { library, functionName, name, settings }: WorkerStart,
-  of: Worker,
-): Promise<WorkerFunction> {
+async function loadFunction({ functionName, name, settings }: WorkerStart, of: Worker): Promise<WorkerFunction> {
   const module = await importLibrary(library);
   const libraryName = (module['default'] as { name?: string } | undefined)?.name ?? '';
   const { gucs } = runInit(module, {
@@ -100,13 +101,14 @@ async function loadFunction(
   });
 }
 
-async function init({ library, name, preloaded, settings }: Extract<ToWorker, { kind: 'init' }>): Promise<void> {
+async function init(message: Extract<ToWorker, { kind: 'init' }>): Promise<void> {
+  library = message.library;
   try {
     const module = await importLibrary(library);
     const { definitions } = runInit(module, {
-      name,
-      preloaded,
-      values: new Map(settings.map((setting) => [setting.name, setting.setting])),
+      name: message.name,
+      preloaded: message.preloaded,
+      values: new Map(message.settings.map((setting) => [setting.name, setting.setting])),
     });
     port.send({ kind: 'defined', ...definitions });
     port.leave(0);
@@ -139,7 +141,7 @@ function orphaned(): BgwError {
 }
 
 async function fail(reason: unknown): Promise<void> {
-  port.send({ kind: 'failed', error: describeError(reason) });
+  port.send({ kind: 'failed', error: describeThrown(reason, library) });
   await worker?.finish().catch(() => undefined); // the session is lost: it has told why it failed
   port.leave(1);
 }

@@ -4,6 +4,7 @@
  */
 import type { Client, ClientConfig, QueryConfig, QueryResult, QueryResultRow } from 'pg';
 import type { EventEmitter } from 'node:events';
+import type { Duplex } from 'node:stream';
 import type { NoticeMessage } from 'pg-protocol/dist/messages.js';
 import { BgwError } from '../errors.ts';
 import pg from './pg.ts';
@@ -35,29 +36,43 @@ export async function runStatement<Row extends QueryResultRow>(
 ): Promise<QueryResult<Row>> {
   const loss = losses.get(client);
   if (loss) throw loss;
+  inFlight.set(client, (inFlight.get(client) ?? 0) + 1);
   try {
     return await client.query<Row>(statement);
   } catch (error) {
-    throw copying.delete(client) ? copyRefused(error) : error;
+    if (!copying.has(client)) throw error;
+    // Of a session that is ended for it, it is the error of all that was sent.
+    if (!losses.has(client)) copying.delete(client);
+    throw copyRefused(error);
+  } finally {
+    inFlight.set(client, (inFlight.get(client) ?? 1) - 1);
   }
 }
+
+/** How many statements have been sent whose end is not known. */
+const inFlight = new WeakMap<Client, number>();
 
 /** Sessions in which the server waits for the rows of a COPY, until that has failed. */
 const copying = new WeakSet<Client>();
 
 /**
- * pg sends CopyFail; the Sync that it has sent before was ignored, for it came in the middle of the COPY.  For what else was
- * sent behind it the server ends the session.
+ * pg sends CopyFail; the Sync that it has sent before was ignored, for it came in the middle of the COPY.  Of what else was
+ * sent behind it the server makes nothing: PostgreSQL 13 drops it without an answer, later ones end the session.
  */
 function refuseCopy(client: Client): void {
-  const { connection } = client as Client & { connection: EventEmitter & { sync: () => void } };
+  const { connection } = client as Client & { connection: EventEmitter & { sync: () => void; stream: Duplex } };
   connection.on('copyInResponse', () => {
     copying.add(client);
-    connection.sync();
+    if (inFlight.get(client) === 1) {
+      connection.sync();
+    } else {
+      losses.set(client, copyRefused());
+      connection.stream.destroy();
+    }
   });
 }
 
-function copyRefused(cause: unknown): BgwError {
+function copyRefused(cause?: unknown): BgwError {
   return new BgwError('0A000', {
     message: 'COPY FROM STDIN is not possible in a background worker',
     hint: 'Copy from a file of the server, or insert rows.',

@@ -4,7 +4,7 @@
  */
 import { AsyncLocalStorage } from 'node:async_hooks';
 import type { Client, ClientConfig, QueryConfig } from 'pg';
-import { BgwError, describeError } from '../errors.ts';
+import { BgwError } from '../errors.ts';
 import pg from './pg.ts';
 import type { PreparedSession } from './prepared-session.ts';
 import { type OpenHooks, openSession, runStatement, type Session } from './session.ts';
@@ -69,7 +69,7 @@ export class SpiSession {
       } catch (error) {
         spi.close();
         // A connection that is lost has rolled back by itself.
-        await client.query('ROLLBACK').catch(() => {
+        await runStatement(client, 'ROLLBACK').catch(() => {
           this.#forget(client);
           this.#noteLoss(error);
         });
@@ -107,7 +107,7 @@ export class SpiSession {
     if (!open?.isOpen) return begin();
     // A rollback would take it back.
     open.onEnd(() => {
-      begin().catch((error: unknown) => this.#hooks.warn(describeError(error)));
+      begin().catch(this.#hooks.warn);
     });
   }
 

@@ -5,7 +5,7 @@
 import { AsyncLocalStorage } from 'node:async_hooks';
 import type pg from 'pg';
 import type { QueryResult, QueryResultRow } from 'pg';
-import { BgwError, describeError, type ErrorDescription } from '../errors.ts';
+import { BgwError, describeError } from '../errors.ts';
 import { runStatement } from './session.ts';
 import type { Cursor, ExecuteOptions, Plan, Spi, SpiResult } from './spi.ts';
 import { beside, noTransaction, overlapping } from './spi-errors.ts';
@@ -21,7 +21,7 @@ type Statement = pg.QueryConfig & { queryMode?: string };
 export interface TransactionHooks {
   /** Called before each statement; throws what ends the worker. */
   checkForInterrupts: () => void;
-  warn: (error: ErrorDescription) => void;
+  warn: (error: unknown) => void;
 }
 
 interface Subtransaction {
@@ -139,7 +139,7 @@ export class TransactionSpi implements Spi {
       try {
         callback(committed);
       } catch (error) {
-        this.#hooks.warn(describeError(error));
+        this.#hooks.warn(error);
       }
     }
   }

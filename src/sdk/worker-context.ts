@@ -36,6 +36,8 @@ export interface SetupOptions {
 export interface WorkerContext {
   name: string;
   handle: string;
+  /** URL of the module it is of. */
+  library: string;
   flags: readonly string[];
   settings: readonly SettingMessage[];
   connection: SentConnection;

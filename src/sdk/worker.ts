@@ -3,9 +3,10 @@
  * The correct worker is the short one: mainLoop handles reload, shutdown, the death of the controller and errors.
  */
 import type { ClientConfig } from 'pg';
-import { BgwError, type ErrorDescription } from '../errors.ts';
+import { BgwError } from '../errors.ts';
 import type { SettingMessage } from './channel.ts';
 import { type Cleanup, Cleanups } from './cleanups.ts';
+import { describeThrown } from './error-context.ts';
 import { type GucEntry, Settings } from './guc.ts';
 import { Interrupts } from './interrupts.ts';
 import { Latch } from './latch.ts';
@@ -167,9 +168,7 @@ export class Worker {
     throw missingFlag(`worker "${this.name}" has no access to shared memory`, 'shmem_access');
   }
 
-  /**
-   * Closes the session of `transaction` until the next one: a worker that sleeps is then not in the way of DROP DATABASE.
-   */
+  /** Closes the session of `transaction` until the next one: a worker that sleeps is then not in the way of DROP DATABASE. */
   async disconnect(): Promise<void> {
     await this.#spi.close();
   }
@@ -294,7 +293,7 @@ export class Worker {
     this.#context.sharedMemory?.interrupt(new BgwError('57P01', { message }));
   }
 
-  #report(severity: LogLevel | 'ERROR', error: ErrorDescription): void {
-    this.#context.send({ kind: 'log', severity, error: { ...error, severity } });
+  #report(severity: LogLevel | 'ERROR', error: unknown): void {
+    this.#context.send({ kind: 'log', severity, error: { ...describeThrown(error, this.#context.library), severity } });
   }
 }
