@@ -232,6 +232,21 @@ test('check, assign and show hooks: a value that is refused at a reload is a WAR
   await db.query(`SELECT bgw_terminate('settings'), bgw_reset_config('loop.port')`);
 });
 
+test('of a value that a check has put in its place, show says what is used', async () => {
+  const handle = await launch('rounded');
+  const seen = ['2s', '2800ms', '3s'].map((shown, turn) => [shown, turn] as const);
+  for (const [value, turn] of seen) {
+    if (turn > 0) await db.query(`SELECT bgw_set_config('loop.pause', $1)`, [value]);
+    await until(async () => (await said(handle)).length === turn + 1);
+  }
+  expect(await said(handle)).toEqual([
+    [2000, '2s'],
+    [3000, '3000'],
+    [3000, '3s'],
+  ]);
+  await db.query(`SELECT bgw_terminate('rounded'), bgw_reset_config('loop.pause')`);
+});
+
 test('a prefix that a library reserves is reserved for the owner of its settings', async () => {
   expect(
     (await db.query(`SELECT prefix, owner::regrole = current_user::regrole AS mine FROM bgw.reserved_prefix`)).rows,

@@ -35,8 +35,10 @@ type SettingName = string | { readonly name: string };
 interface Current {
   message: SettingMessage;
   value: GucValue;
+  /** As SHOW prints it; of a value that a check has put in its place, in the base unit. */
+  shown: string;
   /** What was refused, and kept this one: it comes again with each signal. */
-  refused?: string;
+  refused?: string | undefined;
 }
 
 export class Settings {
@@ -89,8 +91,8 @@ export class Settings {
   }
 
   show(setting: SettingName): string {
-    const { message, value } = this.#find(setting);
-    return this.#entries.get(message.name)?.hooks.show?.(value) ?? message.shown ?? message.setting;
+    const { message, value, shown } = this.#find(setting);
+    return this.#entries.get(message.name)?.hooks.show?.(value) ?? shown;
   }
 
   unit(setting: SettingName): string | undefined {
@@ -107,15 +109,17 @@ export class Settings {
   #checked(message: SettingMessage, before: Current | undefined): Current {
     const { name, vartype, setting } = message;
     if (before?.refused === setting) return before;
-    if (before?.message.setting === setting) return { message: before.message, value: before.value };
+    if (before?.message.setting === setting) return { ...before, refused: undefined };
     const entry = this.#entries.get(name);
     try {
-      return { message, value: checkValue(name, typedValue(vartype, setting), entry?.hooks.check) };
+      const given = typedValue(vartype, setting);
+      const value = checkValue(name, given, entry?.hooks.check);
+      return { message, value, shown: value === given ? (message.shown ?? setting) : textOf(value) };
     } catch (error) {
       this.#warn(error);
       if (before) return { ...before, refused: setting };
       const boot = entry?.boot ?? '';
-      return { message: { ...message, setting: textOf(boot), shown: undefined }, value: boot, refused: setting };
+      return { message: { ...message, setting: textOf(boot) }, value: boot, shown: textOf(boot), refused: setting };
     }
   }
 }

@@ -149,7 +149,7 @@ export class Worker {
 
   /**
    * Listens to a channel, on the session of its transactions, which then stays open: a notification sets the latch, after
-   * `handler` was called with its payload.  While a transaction is open none arrives.  A session that is lost is opened again,
+   * `handler` was called with its payload; another handler for the same channel takes its place.  While a transaction is open none arrives.  A session that is lost is opened again,
    * and the latch set once, since what was sent meanwhile is lost: look.  `disconnect` stops it until the next transaction.
    * Errors: 22023 the name has not 1 to 63 bytes; 55000 without the flag backend_database_connection; those of the server.
    */
