@@ -1,6 +1,6 @@
 /**
- * Applies sql/ to a database in development, whatever its migration history says: GM_DBURL, which graphile-migrate sets
- * for its afterCurrent and afterReset actions, else DATABASE_URL or PG*.
+ * Applies sql/ to a database in development, whatever its migration history says, and sql/cron if it has schema cron:
+ * GM_DBURL, which graphile-migrate sets for its afterCurrent and afterReset actions, else DATABASE_URL or PG*.
  */
 import { join } from 'node:path';
 import pg from 'pg';
@@ -10,14 +10,16 @@ import { findPackageRoot } from '../src/package-root.ts';
 import { applySqlLayer, readSqlLayer } from '../src/sql-layer.ts';
 
 const config = connectionConfig({ url: process.env['GM_DBURL'], env: process.env });
-const files = readSqlLayer(join(findPackageRoot(), 'sql'));
+const root = findPackageRoot();
 const client = new pg.Client(config);
 try {
   await client.connect();
   await client.query('BEGIN; SET LOCAL search_path = pg_catalog, pg_temp');
-  await applySqlLayer(client, files, { isFirst: false });
+  const { rows } = await client.query(`SELECT FROM pg_catalog.pg_class WHERE oid = to_regclass('cron.sql_layer')`);
+  const layers = rows.length > 0 ? ['sql', 'sql/cron'] : ['sql'];
+  for (const layer of layers) await applySqlLayer(client, readSqlLayer(join(root, layer), layer), { isFirst: false });
   await client.query('COMMIT');
-  console.log(`applied sql/ (${files.length} files) to ${describeTarget(config)}`);
+  console.log(`applied ${layers.join(' and ')} to ${describeTarget(config)}`);
 } catch (error) {
   console.error(formatError(error));
   process.exitCode = 1;
