@@ -34,6 +34,7 @@
 \ir control/notify_launcher.sql    -- tell the launcher of a start or an exit
 \ir control/report.sql             -- what happened -> rows
 \ir control/settle_plain_exits.sql -- those that most are, at half the cost
+\ir control/judge_exits.sql        -- attempts that ended -> how, and when the process starts again
 \ir control/settle_exits.sql       -- attempts that ended -> history, restart or gone
 \ir control/claim_startable.sql    -- who starts now, on this node
 \ir control/deliver_signals.sql    -- what users sent to this node's processes

@@ -187,6 +187,7 @@ test('the functions of nodes do nothing for such a role', async ({ db, alice }) 
     `bgw.complete_run(1, 1, txid_current(), true, NULL, 1)`,
     `bgw.void_run(1)`,
     `bgw.settle_exits('[{"handle":1,"run_id":1,"exit_code":0}]')`,
+    `bgw.judge_exits('[{"handle":1,"run_id":1,"exit_code":0}]')`,
     `bgw.settle_plain_exits('[{"handle":1,"run_id":1,"exit_code":0,"done":true}]')`,
     `bgw.settle_processes_of(${node})`,
     `bgw.deliver_signals(${node})`,

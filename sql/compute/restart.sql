@@ -1,5 +1,5 @@
 -- How an attempt ended, and when its process starts again.  No table: values in, value out.
--- Called by control/settle_exits.sql.
+-- Called by control/judge_exits.sql.
 -- PostgreSQL counterpart: CleanupBackgroundWorker and bgw_restart_time; back-off and limit are as in other supervisors.
 
 CREATE OR REPLACE FUNCTION bgw.final_status(exit_code integer, sqlstate text, stopped boolean, expired boolean) RETURNS text

@@ -1,55 +1,33 @@
 -- bgw.settle_exits: attempts that ended -> a row of bgw.run each, and the process starts again or is unregistered.
 -- Called by report (what a node saw), fence_node and leave_node (what was lost) and claim_startable (stopped before it started).
 -- PostgreSQL counterpart: ReportBackgroundWorkerExit and ForgetUnstartedBackgroundWorkers.  Keeps I2, I4, I11.
--- The rule stands in sql/compute/restart.sql.  What most are is settled by sql/control/settle_plain_exits.sql: test/settle.test.ts holds the two equal.
+-- sql/control/judge_exits.sql says how each ended, and what follows.
+-- What most are is settled by sql/control/settle_plain_exits.sql: test/settle.test.ts holds the two equal.
 
 CREATE OR REPLACE FUNCTION bgw.settle_exits(exits jsonb) RETURNS void
 LANGUAGE plpgsql
 AS $$
 DECLARE
-    present timestamptz := bgw.now();
     told record;
 BEGIN
     IF pg_catalog.jsonb_array_length(exits) = 0 THEN
         RETURN;
     END IF;
-    FOR told IN WITH ended AS MATERIALIZED (
-        SELECT process.*, ending.exit_code, ending.command_tag, ending.rows, ending.sqlstate, ending.message, ending.detail, ending.hint, ending.context, present - coalesce(ending.age, 0) * interval '1 ms' AS finished_at, ending.session_pid,
-               coalesce(present - (ending.age + ending.ran_ms) * interval '1 ms', process.started_at, process.claimed_at) AS began_at, worker.id AS definition, coalesce(worker.mode, process.mode) = 'atomic' AS is_atomic,
-               worker.restart_time, worker.restart_time_max, worker.failure_limit, worker.failure_window, worker.healthy_time, worker.autostart,
-               coalesce(ending.interrupted, false) OR coalesce(ending.lost, false) AS interrupted, coalesce(ending.crash_reset, false) AS crash_reset,
-               coalesce(ending.crash_reset AND ending.sqlstate = '57P02', false) AS taken_along, CASE WHEN ending.lost THEN 'lost' ELSE bgw.final_status(ending.exit_code, ending.sqlstate,
-                        NOT coalesce(ending.done, false) AND (process.stop_requested_at IS NOT NULL OR process.restart_requested OR coalesce(ending.interrupted, false)), coalesce(ending.expired, false)) END AS final_status
-        FROM pg_catalog.jsonb_to_recordset(exits) AS ending (handle bigint, run_id bigint, exit_code integer, command_tag text, rows bigint, sqlstate text,
-             message text, detail text, hint text, context text, age double precision, ran_ms double precision, session_pid integer, done boolean, interrupted boolean, lost boolean, expired boolean, crash_reset boolean)
-        -- LATERAL: by the primary key, whatever the planner believes of the table.
-        CROSS JOIN LATERAL (SELECT * FROM bgw.process WHERE process.id = ending.handle AND process.run_id IS NOT DISTINCT FROM ending.run_id LIMIT 1 FOR UPDATE) AS process
-        LEFT JOIN bgw.worker ON worker.id = process.worker_id AND NOT worker.unregistered
-    ), counted AS MATERIALIZED (
-        SELECT ended.*, is_failure, failed_at_now,
-            CASE WHEN is_failure THEN bgw.failures_in_a_row(ended.failures, ended.finished_at - ended.began_at, ended.healthy_time) ELSE ended.failures END AS failures_now,
-            CASE WHEN is_failure AND ended.restart_time IS NOT NULL AND ended.stop_requested_at IS NULL AND NOT ended.restart_requested THEN bgw.gave_up(pg_catalog.cardinality(failed_at_now), ended.failure_limit, ended.failure_window) END AS gave_up
-        FROM ended CROSS JOIN LATERAL (SELECT NOT ended.interrupted AND NOT ended.taken_along AND bgw.is_failure(ended.final_status, ended.stop_requested_at IS NOT NULL OR ended.restart_requested) AS is_failure) AS judged
-        CROSS JOIN LATERAL (SELECT CASE WHEN is_failure THEN bgw.recent_failures(ended.failed_at, ended.finished_at, ended.failure_limit, ended.failure_window) ELSE ended.failed_at END AS failed_at_now) AS remembered
+    FOR told IN WITH decided AS MATERIALIZED (
+        SELECT (judged.process).*, judged.definition, judged.is_atomic, judged.exit_code, judged.command_tag, judged.rows, judged.session_pid,
+               judged.sqlstate, judged.message, judged.detail, judged.hint, judged.context, judged.began_at, judged.finished_at, judged.final_status,
+               judged.is_failure, judged.interrupted, judged.failures_now, judged.failed_at_now, judged.gave_up, judged.starts_again
+        FROM bgw.judge_exits(exits) AS judged
     ), recorded AS (
         INSERT INTO bgw.run (id, process_id, worker_id, name, owner, node, pid, os_pid, status, exit_code, command_tag, rows, sqlstate, message, detail,
                              hint, context, queued_at, started_at, finished_at, main_arg, stop_requested_at, stop_requested_by, gave_up,
                              schedule_id, due_at, worker_set, key)
-        SELECT coalesce(counted.run_id, pg_catalog.nextval('bgw.run_id')), counted.id, counted.definition, counted.name, counted.owner, node.name,
-               coalesce(counted.session_pid, counted.pid), counted.os_pid, counted.final_status, counted.exit_code, counted.command_tag, counted.rows, counted.sqlstate, counted.message, counted.detail, counted.hint, counted.context,
-               counted.queued_at, counted.began_at, counted.finished_at, counted.main_arg, counted.stop_requested_at, counted.stop_requested_by, counted.gave_up,
-               counted.schedule_id, counted.due_at, counted.worker_set, counted.key
-        FROM counted LEFT JOIN bgw.node ON node.id = counted.node_id
-    ), decided AS (
-        SELECT counted.*, CASE
-            WHEN counted.stop_requested_at IS NOT NULL THEN NULL
-            WHEN counted.restart_requested THEN counted.finished_at
-            WHEN counted.interrupted AND (counted.restart_time IS NOT NULL OR counted.autostart) THEN counted.finished_at
-            -- As ResetBackgroundWorkerCrashTimes does: at once, whatever the restart time, but never if that is never.
-            WHEN counted.crash_reset AND counted.restart_time IS NOT NULL AND counted.gave_up IS NULL THEN counted.finished_at
-            WHEN NOT counted.interrupted AND counted.gave_up IS NULL AND counted.restart_time IS NOT NULL THEN bgw.next_start(counted.exit_code,
-                bgw.restart_delay(counted.restart_time, counted.restart_time_max, counted.failures_now, pg_catalog.random()), counted.finished_at) END AS starts_again
-        FROM counted
+        SELECT coalesce(decided.run_id, pg_catalog.nextval('bgw.run_id')), decided.id, decided.definition, decided.name, decided.owner, node.name,
+               coalesce(decided.session_pid, decided.pid), decided.os_pid, decided.final_status, decided.exit_code, decided.command_tag, decided.rows,
+               decided.sqlstate, decided.message, decided.detail, decided.hint, decided.context, decided.queued_at, decided.began_at, decided.finished_at,
+               decided.main_arg, decided.stop_requested_at, decided.stop_requested_by, decided.gave_up,
+               decided.schedule_id, decided.due_at, decided.worker_set, decided.key
+        FROM decided LEFT JOIN bgw.node ON node.id = decided.node_id
     ), restarted AS (
         UPDATE bgw.process SET status = 'not_yet_started', run_id = NULL, node_id = NULL, epoch = NULL, pid = NULL, backend_start = NULL, os_pid = NULL,
             claimed_at = NULL, started_at = NULL, next_start = decided.starts_again, restarts = process.restarts + CASE WHEN decided.interrupted THEN 0 ELSE 1 END,
@@ -76,15 +54,18 @@ BEGIN
     ), unregistered AS (
         DELETE FROM bgw.process WHERE process.id = ANY (ARRAY(SELECT decided.id FROM decided WHERE decided.starts_again IS NULL))
     )
-    SELECT (SELECT process FROM bgw.process WHERE process.id = decided.id) AS process, decided.starts_again, pg_catalog.jsonb_build_object('pid', coalesce(decided.session_pid, decided.pid), 'status', decided.final_status,
-           'exit_code', decided.exit_code, 'sqlstate', pg_catalog.left(decided.sqlstate, 5)) AS details FROM decided WHERE decided.notify IS NOT NULL
+    SELECT (SELECT process FROM bgw.process WHERE process.id = decided.id) AS process, decided.starts_again, pg_catalog.jsonb_build_object(
+               'pid', coalesce(decided.session_pid, decided.pid), 'status', decided.final_status,
+               'exit_code', decided.exit_code, 'sqlstate', pg_catalog.left(decided.sqlstate, 5)) AS details
+    FROM decided WHERE decided.notify IS NOT NULL
     LOOP
         PERFORM bgw.notify_launcher(told.process, CASE WHEN told.starts_again IS NULL THEN 'stopped' ELSE 'restarting' END, told.details);
     END LOOP;
 END;
 $$;
 COMMENT ON FUNCTION bgw.settle_exits(jsonb) IS
-'Ends attempts: an array of {handle, run_id, exit_code, sqlstate, message, detail, hint, context, command_tag, rows, session_pid, age, ran_ms, done, interrupted, lost, expired, crash_reset}.
+'Ends attempts: an array of {handle, run_id, exit_code, sqlstate, message, detail, hint, context, command_tag, rows, session_pid, age, ran_ms, done,
+interrupted, lost, expired, crash_reset}.
 done: its work was finished before anybody could end it.
 ran_ms: how long it ran, which is exact where its start was reported a little late, or not at all.
 age: how many milliseconds ago, so that no clock but the server''s counts.
