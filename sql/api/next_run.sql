@@ -78,7 +78,8 @@ BEGIN
         -- trap for a misspelt name.  pg_timezone_names reads 1,200 files (20 ms), so the common names go without it.
         IF timezone ~ '^[A-Za-z_]+(/[A-Za-z_-]+)+$' OR pg_catalog.upper(timezone) IN ('UTC', 'GMT') THEN
             RETURN;
-        ELSIF pg_catalog.lower(timezone) IN (SELECT pg_catalog.lower(name) FROM pg_catalog.pg_timezone_names) AND pg_catalog.upper(timezone) NOT IN (SELECT abbrev FROM pg_catalog.pg_timezone_abbrevs) THEN
+        ELSIF pg_catalog.lower(timezone) IN (SELECT pg_catalog.lower(name) FROM pg_catalog.pg_timezone_names)
+            AND pg_catalog.upper(timezone) NOT IN (SELECT abbrev FROM pg_catalog.pg_timezone_abbrevs) THEN
             RETURN;
         END IF;
     EXCEPTION WHEN invalid_parameter_value THEN

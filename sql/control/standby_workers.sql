@@ -15,7 +15,8 @@ BEGIN
             SELECT coalesce(pg_catalog.jsonb_agg(pg_catalog.jsonb_build_object(
                 'id', worker.id::text, 'name', worker.name, 'database', placed.database, 'main_arg', worker.main_arg::text,
                 'command', worker.command, 'mode', worker.mode, 'library_name', worker.library_name, 'function_name', worker.function_name,
-                'flags', worker.flags, 'overrides', bgw.order_overrides(worker.owner, worker.settings), 'naptime', pg_catalog.date_part('epoch', placed.nap), 'timeout', pg_catalog.date_part('epoch', worker.timeout),
+                'flags', worker.flags, 'overrides', bgw.order_overrides(worker.owner, worker.settings),
+                'naptime', pg_catalog.date_part('epoch', placed.nap), 'timeout', pg_catalog.date_part('epoch', worker.timeout),
                 'startable', (worker.library_name IS NULL OR worker.library_name = ANY (libraries))
                     AND (worker.naptime IS NULL) = (placed.nap IS NULL) AND NOT bgw.lacks_database(placed.database)) ORDER BY worker.id), '[]')
             FROM bgw.worker CROSS JOIN LATERAL (SELECT bgw.database_of(worker.database, worker.owner, worker.settings) AS database, bgw.nap_of(worker, worker.settings) AS nap) AS placed

@@ -201,7 +201,8 @@ CREATE OR REPLACE FUNCTION cron.read_jobs() RETURNS TABLE (
 LANGUAGE sql STABLE
 AS $$
     SELECT entry.jobid, definition.schedule, coalesce(worker.command, entry.command), 'localhost'::text, pg_catalog.current_setting('port')::integer,
-           CASE WHEN worker.id IS NULL THEN entry.database ELSE bgw.database_of(worker.database, definition.owner, worker.settings) END, pg_catalog.pg_get_userbyid(definition.owner)::text, definition.active, entry.jobname
+           CASE WHEN worker.id IS NULL THEN entry.database ELSE bgw.database_of(worker.database, definition.owner, worker.settings) END,
+           pg_catalog.pg_get_userbyid(definition.owner)::text, definition.active, entry.jobname
     FROM cron.entry
     JOIN bgw.schedule AS definition ON definition.id = entry.schedule_id AND definition.owner = entry.owner AND NOT definition.unscheduled
     LEFT JOIN bgw.worker ON worker.id = definition.worker_id
