@@ -35,6 +35,8 @@ interface UrlOption {
 await main();
 
 async function main(): Promise<void> {
+  process.stdout.on('error', outputLost);
+  process.stderr.on('error', () => undefined);
   try {
     await program().parseAsync();
   } catch (error) {
@@ -45,6 +47,13 @@ async function main(): Promise<void> {
       process.exitCode = 1;
     }
   }
+}
+
+/** Whoever reads it may go away, as `head` does and a terminal that is closed: the work goes on, and a node stops in order. */
+function outputLost(error: NodeJS.ErrnoException): void {
+  if (error.code === 'EPIPE' || error.code === 'EIO') return;
+  process.stderr.write(`ERROR:  could not write the output: ${error.message}\n`);
+  process.exitCode = 1;
 }
 
 function program(): Command {
@@ -91,7 +100,8 @@ function addDatabaseCommands(bgw: Command): void {
     .argument('[sql]', 'statements; standard input if absent')
     .action(async (sql: string | undefined, { url }: UrlOption) => {
       const { stdin: input, stdout: output, stderr: errors } = process;
-      process.exitCode = await runSql({ connection: chooseDatabase(url), sql, input, output, errors });
+      const code = await runSql({ connection: chooseDatabase(url), sql, input, output, errors });
+      if (code !== 0) process.exitCode = code;
     });
   withUrl(bgw.command('status'))
     .description('show the nodes, and what every worker is doing')

@@ -1,9 +1,11 @@
 /** The command line, run as a user runs it: what it prints, where, and the exit code. */
 import { spawn } from 'node:child_process';
+import { once } from 'node:events';
 import { join } from 'node:path';
 import { describe } from 'vitest';
 import { findPackageRoot } from '../src/package-root.ts';
-import { expect, test } from './support/database.ts';
+import { createDatabase, expect, test } from './support/database.ts';
+import { until } from './support/until.ts';
 
 const program = join(findPackageRoot(), 'dist', 'cli.js');
 
@@ -124,5 +126,40 @@ test('bgw migrate says that a database is up to date', async ({ db }) => {
     code: 0,
     err: '',
     out: expect.stringMatching(/^postgres@.*\/bgw_test_\w+ is up to date\n$/),
+  });
+});
+
+describe('output that nobody reads any more', () => {
+  /** Starts the program and closes the end of its standard output that is read. Resolves to its exit code. */
+  function unread(args: string[]): { exited: Promise<number | null>; kill: (signal: NodeJS.Signals) => void } {
+    const child = spawn(process.execPath, [program, ...args], { env: { PATH: process.env['PATH'] }, stdio: 'pipe' });
+    child.stdout.destroy();
+    child.stderr.resume();
+    return {
+      exited: once(child, 'exit').then(([code]) => code as number | null),
+      kill: (signal) => child.kill(signal),
+    };
+  }
+
+  test('does not undo a migration', async () => {
+    const empty = await createDatabase({ template: 'template0' });
+    try {
+      expect(await unread(['migrate', '--url', empty.url]).exited).toBe(0);
+      expect(await empty.value('SELECT count(*) FROM bgw_nodes')).toBe(0n);
+    } finally {
+      await empty.drop();
+    }
+  });
+
+  test('does not keep a node from stopping in order', async ({ db }) => {
+    const node = unread(['run', '--url', db.url]);
+    await until(() => db.value<boolean>("SELECT EXISTS (SELECT FROM bgw_nodes WHERE status = 'running')"));
+    node.kill('SIGTERM');
+    expect(await node.exited).toBe(0);
+    expect(await db.value('SELECT count(*) FROM bgw_nodes')).toBe(0n);
+  });
+
+  test('ends bgw status --watch', async ({ db }) => {
+    expect(await unread(['status', '--watch', '--url', db.url]).exited).toBe(0);
   });
 });

@@ -21,18 +21,21 @@ const ON_STANDBY = `
 const REFRESH_EVERY = 2000;
 const CLEAR_SCREEN = '\u001B[H\u001B[2J';
 
-/** With `watch`, shows it again every two seconds until the process is interrupted. */
+/** With `watch`, shows it again every two seconds until the process is interrupted, or nobody reads it any more. */
 export async function showStatus({ connection, watch }: StatusOptions): Promise<void> {
   await withSession({ ...connection, application_name: 'bgw status' }, async (client) => {
     const { rows } = await client.query<{ missing: boolean }>(
       `SELECT pg_catalog.to_regclass('public.bgw_nodes') IS NULL AS missing`,
     );
     if (rows[0]?.missing) throw notInstalled();
+    let isRead = true;
+    process.stdout.once('error', () => (isRead = false));
     for (;;) {
       const text = await describeServer(client);
       process.stdout.write(watch ? `${CLEAR_SCREEN}${new Date().toISOString()}\n\n${text}` : text);
       if (!watch) return;
       await sleep(REFRESH_EVERY);
+      if (!isRead) return;
     }
   });
 }
