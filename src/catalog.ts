@@ -103,6 +103,12 @@ export class Catalog implements Signaller {
     await this.#row('SELECT bgw.leave_node($1, $2)', [nodeId, epoch]);
   }
 
+  /** The number of the newest migration that the database has. */
+  async newestMigration(): Promise<number> {
+    const row = await this.#row<{ newest: number }>('SELECT max(id) AS newest FROM bgw.migration', []);
+    return row.newest;
+  }
+
   /** Settings of this login as they will be when the node has joined. */
   async settingsAtStart(): Promise<SettingMessage[]> {
     const { rows } = await this.#client.query<SettingMessage>(

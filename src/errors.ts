@@ -21,6 +21,7 @@ export const OWN_SQLSTATES = {
   WK301: 'the schema in the database is newer than this program',
   WK302: 'the migration history differs from the files of this program',
   WK303: 'the schema is not installed in the database',
+  WK304: 'the schema in the database is older than this program',
 } as const;
 
 export interface BgwErrorFields {

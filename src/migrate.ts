@@ -11,7 +11,7 @@ import { resolve } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { ClientBase } from 'pg';
 import { BgwError, describeError } from './errors.ts';
-import { readMigrations, type Migration } from './migration-files.ts';
+import { migrationNames, readMigrations, type Migration } from './migration-files.ts';
 import { findPackageRoot } from './package-root.ts';
 import { applySqlLayer, hashSqlLayer, readSqlLayer, type SqlFile } from './sql-layer.ts';
 
@@ -76,6 +76,17 @@ export async function migrate(client: ClientBase, options: MigrateOptions = {}):
       await sleep(PAUSE_MS);
     }
   }
+}
+
+/** For a controller: it calls what the newest migration and its functions have. Throws WK304 if the database lacks it. */
+export function checkNotOlder(newest: number): void {
+  const names = migrationNames(resolve(findPackageRoot(), 'migrations/committed'));
+  if (newest >= names.length) return;
+  throw new BgwError('WK304', {
+    message: 'the schema in the database is older than this program',
+    detail: `The last migration of the database is "${names[newest - 1]}"; of this program, "${names.at(-1)}".`,
+    hint: 'Run: bgw migrate',
+  });
 }
 
 /** Directories are relative to the package; tests give absolute ones. */

@@ -11,6 +11,7 @@ import { promisify } from 'node:util';
 import { afterEach, describe } from 'vitest';
 import { migrate, type MigrateResult } from '../src/migrate.ts';
 import { migrationHash } from '../src/migration-files.ts';
+import { startController } from './support/controller.ts';
 import { createDatabase, expect, onServer, test as base, type TestDatabase } from './support/database.ts';
 import { until } from './support/until.ts';
 
@@ -252,6 +253,16 @@ describe('the history', () => {
       expect(migrationHash(body, 'sha1:abc')).toBe(calculateHash(body, 'sha1:abc'));
     }
   });
+});
+
+test('a controller does not start on a schema that is older than it (WK304)', async ({ db }) => {
+  await db.query('DELETE FROM bgw.migration WHERE id > 13');
+  await expect(startController(db)).rejects.toMatchObject({
+    code: 'WK304',
+    detail: expect.stringContaining('"000013-fewer-indexes.sql"'),
+    hint: 'Run: bgw migrate',
+  });
+  expect(await db.value('SELECT count(*) FROM bgw.node')).toBe(0n);
 });
 
 test('the schema of this program is installed and up to date in the template', async ({ db }) => {

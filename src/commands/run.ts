@@ -8,6 +8,7 @@ import { Controller } from '../controller.ts';
 import { isPassing } from '../errors.ts';
 import { earlyOrders, loadLibraries, type LoadedLibrary } from '../libraries.ts';
 import { logTo } from '../log.ts';
+import { checkNotOlder } from '../migrate.ts';
 import type { Observation, Observe } from '../observation.ts';
 import type { SettingMessage } from '../sdk/channel.ts';
 
@@ -65,10 +66,11 @@ export async function runController(options: RunOptions, signal: AbortSignal): P
   await controller.run(signal);
 }
 
-/** What the init of a library reads: the values that its settings have now. */
+/** What the init of a library reads: the values that its settings have now. Throws WK304 if the schema is older than this. */
 async function settingsAtStart(connection: ClientConfig): ReturnType<Catalog['settingsAtStart']> {
   const catalog = await Catalog.connect(connection, systemClock);
   try {
+    checkNotOlder(await catalog.newestMigration());
     return await catalog.settingsAtStart();
   } finally {
     await catalog.close();
