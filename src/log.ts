@@ -26,7 +26,7 @@ export function lineOf(observation: Observation): LogLine | undefined {
     case 'node_resumed':
       return line('LOG', `node "${observation.node}" is connected again`);
     case 'node_fenced':
-      return line('WARNING', `node "${observation.node}" was taken over by another one`, observation.error);
+      return caused('WARNING', `node "${observation.node}" was taken over by another one`, observation.error);
     case 'node_left':
       return line('LOG', `node "${observation.node}" left`);
     case 'lease_ended':
@@ -36,11 +36,11 @@ export function lineOf(observation: Observation): LogLine | undefined {
     case 'standby_promoted':
       return line('LOG', `the server of node "${observation.node}" was promoted`);
     case 'server_awaited':
-      return line('WARNING', 'the server cannot be reached: waiting for it', observation.error);
+      return caused('WARNING', 'the server cannot be reached: waiting for it', observation.error);
     case 'connection_lost':
-      return line('WARNING', 'connection to the server was lost', observation.error);
+      return caused('WARNING', 'connection to the server was lost', observation.error);
     case 'doorbell_lost':
-      return line('WARNING', 'notifications do not arrive: polling every two seconds', observation.error);
+      return caused('WARNING', 'notifications do not arrive: polling every two seconds', observation.error);
     case 'doorbell_heard':
       return line('LOG', 'notifications arrive');
     case 'library_loaded':
@@ -74,7 +74,7 @@ export function lineOf(observation: Observation): LogLine | undefined {
     case 'worker_said':
       return { ...line(observation.severity, observation.error.message, observation.error), ...subject(observation) };
     case 'unexpected_error':
-      return line('ERROR', `could not finish: ${observation.during}`, observation.error);
+      return caused('ERROR', `could not finish: ${observation.during}`, observation.error);
     default:
       return observation satisfies never;
   }
@@ -104,6 +104,11 @@ function exitLine(exit: Extract<Observation, { kind: 'worker_exited' }>): LogLin
 
 function subject({ handle, name }: { handle: string; name: string }): Pick<LogLine, 'handle' | 'name'> {
   return { handle, name };
+}
+
+/** A message that does not say which error it comes from: DETAIL does. */
+function caused(severity: Severity, message: string, error: ErrorDescription): LogLine {
+  return { ...line(severity, message, error), detail: [error.message, error.detail].filter(Boolean).join('\n') };
 }
 
 function line(severity: Severity, message: string, error?: ErrorDescription): LogLine {
