@@ -126,14 +126,15 @@ async function checkCron(client: ClientBase, isWanted: boolean): Promise<boolean
   });
 }
 
+/** Under a search_path that may still be anybody's, so that no operator is left to it. */
 async function checkServer(client: ClientBase): Promise<void> {
-  const { rows } = await client.query<{ version: string; major: number; standby: boolean }>(
+  const { rows } = await client.query<{ version: string; number: number; standby: boolean }>(
     `SELECT pg_catalog.current_setting('server_version') AS version,
-            pg_catalog.current_setting('server_version_num')::int / 10000 AS major,
+            pg_catalog.current_setting('server_version_num')::int AS number,
             pg_catalog.pg_is_in_recovery() AS standby`,
   );
   const [server] = rows;
-  if (server !== undefined && server.major < OLDEST_SERVER) {
+  if (server !== undefined && server.number < OLDEST_SERVER * 10_000) {
     throw new BgwError('0A000', {
       message: `PostgreSQL ${server.version} is not supported`,
       detail: `pg-bgworker needs PostgreSQL ${OLDEST_SERVER} or later.`,

@@ -63,6 +63,7 @@ export async function openControlSession(connection: pg.ClientConfig): Promise<{
   client.on('error', () => undefined); // the query in flight, or the next one, says so
   await client.connect();
   try {
+    await client.query('SET ROLE NONE'); // whoever owns the database may have set another one for it
     await client.query(SET_SETTINGS, [CONTROL_SETTINGS]);
     const { rows } = await client.query<Server>(
       `SELECT pg_catalog.pg_backend_pid() AS pid, pg_catalog.current_setting('server_version_num')::int AS version,

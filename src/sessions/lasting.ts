@@ -17,6 +17,8 @@ export const LASTING = {
   tcp_keepalives_count: '3',
 };
 export const LASTING_SINCE_14 = { idle_session_timeout: '0', client_connection_check_interval: '5s' };
+/** A worker runs as who has logged in: under a role that is set for its database RESET ROLE would give that one's text more (HARDENING A1). */
+const OWN_ROLE = { role: 'none' };
 
 /** A connection that notices when there is nobody at its other end. */
 export function probingConnection(connection: ClientConfig): ClientConfig {
@@ -25,7 +27,7 @@ export function probingConnection(connection: ClientConfig): ClientConfig {
 
 /** The connection of a session that waits, such as that of the doorbell. */
 export function lastingConnection(connection: ClientConfig, serverVersion: number): ClientConfig {
-  const settings = { ...LASTING, ...(serverVersion >= 140_000 ? LASTING_SINCE_14 : {}) };
+  const settings = { ...OWN_ROLE, ...LASTING, ...(serverVersion >= 140_000 ? LASTING_SINCE_14 : {}) };
   return withOptions(probingConnection(connection), settings);
 }
 
