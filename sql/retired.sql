@@ -36,3 +36,6 @@ DROP FUNCTION IF EXISTS bgw.ring_unless_awake();
 -- Counted in the history.
 DROP FUNCTION IF EXISTS bgw.gave_up(bigint, timestamptz, integer, interval);
 DROP FUNCTION IF EXISTS bgw.note_schedule(bgw.schedule);
+-- Returned one value each, or none.
+DROP FUNCTION IF EXISTS bgw.deliver_signals(bigint);
+DROP FUNCTION IF EXISTS bgw.settle_stopped();

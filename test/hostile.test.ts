@@ -1,9 +1,10 @@
 /** What an ordinary role, or the owner of the database, does to others: nothing that lends rights, and nothing that lasts (HARDENING A). */
 import type pg from 'pg';
-import { inject } from 'vitest';
+import { describe, inject } from 'vitest';
 import { migrate } from '../src/migrate.ts';
 import { expect, nothingLeft, startController, test as controllerTest } from './support/controller.ts';
 import { onServer, SPARED } from './support/database.ts';
+import { until } from './support/until.ts';
 
 /** A role without any rights of its own, connected. */
 const test = controllerTest.extend<{ mallory: pg.Client }>({
@@ -60,4 +61,73 @@ test('bgw migrate takes no operator from whoever comes first in the search_path 
     ALTER DATABASE ${db.name} SET search_path = trap, pg_catalog`);
   await migrate(await db.client());
   expect(await db.value('SELECT count(*)::int FROM trap.sprung')).toBe(0);
+});
+
+describe('a role without a login', () => {
+  test('has no process, so none that all nodes would look at', async ({ db, mallory }) => {
+    await mallory.query(`SELECT bgw_register('w', 'SELECT 1', autostart => true)`);
+    for (const columns of [
+      `(name, command, mode) VALUES ('by hand', 'SELECT 1', 'session')`,
+      `(worker_id) SELECT id FROM bgw.worker`,
+    ])
+      await expect(mallory.query(`INSERT INTO bgw.process ${columns}`)).rejects.toMatchObject({ code: '42501' });
+    expect(await db.value('SELECT count(*)::int FROM bgw.process')).toBe(0);
+  });
+
+  test('gives no node anything to do by what it registers', async ({ db, mallory, controller }) => {
+    await mallory.query(`SELECT bgw_register('w', 'SELECT 1', autostart => true, scope => 'every_database'),
+      bgw_define_setting('mallory.late', '1', context => 'postmaster'), bgw_set_config('mallory.late', '2'),
+      bgw_register('gone', 'SELECT 1'), bgw_unregister('gone')`);
+    const node = 'SELECT node_id, login::regrole::oid AS login FROM bgw_nodes';
+    const look = `SELECT seen.databases, seen.notices FROM (${node}) AS node CROSS JOIN LATERAL bgw.look(node_id, login) AS seen`;
+    await until(async () => !(await db.value(`SELECT EXISTS (SELECT FROM bgw.signal)`)));
+    expect((await db.query(look)).rows).toEqual([{ databases: false, notices: false }]);
+    await controller.stop();
+    const next = await startController(db);
+    expect(await db.value(`SELECT pending FROM bgw.setting WHERE name = 'mallory.late'`)).toBe('2');
+    await next.stop();
+  });
+
+  test('has its autostart workers and its settings start when the first controller logs in as it', async ({
+    db,
+    mallory,
+    controller,
+  }) => {
+    const name = `${db.name}_mallory`;
+    await mallory.query(`SELECT bgw_register('w', 'SELECT 1', autostart => true),
+      bgw_define_setting('mallory.late', '1', context => 'postmaster'), bgw_set_config('mallory.late', '2')`);
+    await db.query(`GRANT ${(await db.query('SELECT current_user::text AS me')).rows[0].me} TO ${name}`);
+    const url = new URL(db.url);
+    url.username = name;
+    url.password = 'mallory';
+    const own = await startController({ url: url.href });
+    await own.saw('worker_exited', { name: 'w', exitCode: 0 });
+    expect(await db.value(`SELECT setting FROM bgw.setting WHERE name = 'mallory.late'`)).toBe('2');
+    expect(controller.observations.filter(({ kind }) => kind === 'worker_started')).toEqual([]);
+    await own.stop();
+  });
+});
+
+test('a node takes a thousand signals, and ends a thousand that wait, in one turn, the newest of others among them', async ({
+  db,
+}) => {
+  const { node_id, epoch } = (await db.query(`SELECT * FROM bgw.join_node('real', '{}', 8)`)).rows[0];
+  const turn = async (): Promise<{ wake_ms: number; orders: { handle: string; signal: string }[][] }> =>
+    (await db.query('SELECT bgw.take_orders($1, $2, 0) AS answer', [node_id, epoch])).rows[0].answer;
+  const counts = async (): Promise<unknown> =>
+    (
+      await db.query(
+        'SELECT (SELECT count(*)::int FROM bgw.signal) AS signals, (SELECT count(*)::int FROM bgw.process) AS processes',
+      )
+    ).rows;
+  const running = await db.value<bigint>(`SELECT bgw_launch_sql('SELECT 1')`);
+  await db.query('SELECT bgw.take_orders($1, $2, 1)', [node_id, epoch]);
+  await db.query(`SELECT bgw_terminate(bgw_launch_sql('SELECT 1')) FROM generate_series(1, 3000)`);
+  await db.query('SELECT bgw_signal($1::bigint, $2)', [running, 'SIGHUP']);
+  const { wake_ms, orders } = await turn();
+  expect(wake_ms).toBe(1);
+  expect(orders.flat().filter(({ signal }) => signal === 'SIGHUP')).toMatchObject([{ handle: String(running) }]);
+  expect(await counts()).toEqual([{ signals: 1901, processes: 2001 }]);
+  await until(async () => (await turn()).wake_ms > 1);
+  expect(await counts()).toEqual([{ signals: 0, processes: 1 }]);
 });

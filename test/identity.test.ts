@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import type pg from 'pg';
 import { findPackageRoot } from '../src/package-root.ts';
 import { expect, nothingLeft, spawnController, startController, test as controllerTest } from './support/controller.ts';
-import { onServer, SPARED } from './support/database.ts';
+import { onServer, SPARED, type TestDatabase } from './support/database.ts';
 import { until } from './support/until.ts';
 
 interface Role {
@@ -50,6 +50,11 @@ const RELATIONS = [
   'sql_layer',
 ];
 
+/** A controller has logged in as it, and is gone: otherwise it can have no process. */
+async function giveLogin(db: TestDatabase, { name }: Role): Promise<void> {
+  await db.query('INSERT INTO bgw.login (owner) VALUES ($1::regrole)', [name]);
+}
+
 async function countOf(client: pg.Client, relation: string): Promise<number> {
   const { rows } = await client.query(`SELECT count(*)::int AS n FROM ${relation}`);
   return rows[0].n;
@@ -89,17 +94,21 @@ test('a launch by a role that no node logs in as is an error that names the miss
   expect(await db.value('SELECT count(*)::int FROM bgw.process')).toBe(0);
 });
 
-test('rows that such a role inserts by hand are not run, and stop nobody', async ({ db, alice, controller }) => {
+test('rows that such a role inserts by hand are refused, or not run, and stop nobody', async ({
+  db,
+  alice,
+  controller,
+}) => {
   await alice.client.query('CREATE TEMPORARY TABLE x (n int)');
   await alice.client.query(`INSERT INTO bgw.worker (name, command, autostart) VALUES ('mine', 'SELECT 1', true)`);
-  await alice.client.query(`INSERT INTO bgw.process (name, command, mode) VALUES ('by hand', 'SELECT 1', 'session')`);
+  await expect(
+    alice.client.query(`INSERT INTO bgw.process (name, command, mode) VALUES ('by hand', 'SELECT 1', 'session')`),
+  ).rejects.toMatchObject({ code: '42501' });
   const good = await db.value<bigint>(`SELECT bgw_launch_sql('SELECT 1')`);
   await controller.saw('worker_exited', { handle: String(good) });
   const { rows } = await alice.client.query('SELECT name, status, waiting_for FROM bgw_stat_activity ORDER BY name');
-  const waiting = { status: 'not_yet_started', waiting_for: `there is no login for role "${alice.name}"` };
   expect(rows).toEqual([
-    { name: 'by hand', ...waiting },
-    { name: 'mine', ...waiting },
+    { name: 'mine', status: 'stopped', waiting_for: `there is no login for role "${alice.name}"` },
   ]);
 });
 
@@ -442,6 +451,7 @@ test('whatever such a role registers by hand is never claimed, and the node goes
   alice,
   controller,
 }) => {
+  await giveLogin(db, alice);
   await alice.client.query(
     `SELECT bgw_define_setting('mine.nap', 'whenever'), bgw_define_setting('mine.database', 'no such one')`,
   );
@@ -475,6 +485,7 @@ test('whatever such a role registers by hand is never claimed, and the node goes
 });
 
 test('an open transaction of such a role does not keep a node from its chores', async ({ db, alice }) => {
+  await giveLogin(db, alice);
   await alice.client.query(
     `SELECT bgw_register('mine', 'SELECT 1'), bgw_define_setting('mine.late', '1', context => 'postmaster')`,
   );
@@ -509,6 +520,7 @@ test('a row that such a role holds locked stops no node', async ({ db, alice, co
 });
 
 test('the functions of nodes, given a forged node, do nothing for such a role', async ({ db, alice }) => {
+  await giveLogin(db, alice);
   const { rows } = await db.query(`SELECT * FROM bgw.join_node('real', '{}', 8)`);
   const { node_id: node, epoch } = rows[0];
   const handle = await db.value<bigint>(`SELECT bgw_launch('hello_world')`);
@@ -613,7 +625,7 @@ test('rows that a superuser inserts are not run by a controller that logs in as 
   await controller.saw('worker_exited', { handle: String(own) });
   await db.query('RESET SESSION AUTHORIZATION');
   expect(own > byHand).toBe(true);
-  expect(await db.value('SELECT count(*)::int FROM bgw.process WHERE run_id IS NULL')).toBe(2);
+  expect(await db.value('SELECT count(*)::int FROM bgw.process WHERE run_id IS NULL')).toBe(1);
   expect(controller.observations.filter(({ kind }) => kind === 'worker_started')).toHaveLength(1);
   await controller.stop();
   await nothingLeft(db);

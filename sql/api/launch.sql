@@ -282,10 +282,10 @@ AS $$
 BEGIN
     INSERT INTO bgw.process (worker_id, main_arg)
     SELECT worker.id, worker.main_arg FROM bgw.worker
-    WHERE worker.id = autostart.worker_id AND worker.scope = 'one'
+    WHERE worker.id = autostart.worker_id AND worker.scope = 'one' AND EXISTS (SELECT FROM bgw.login WHERE login.owner = worker.owner)
       AND NOT EXISTS (SELECT FROM bgw.process WHERE process.worker_id = worker.id AND process.stop_requested_at IS NULL
                       AND NOT EXISTS (SELECT FROM bgw.signal WHERE signal.process_id = process.id AND signal.signal = 'SIGTERM'));
     PERFORM bgw.ring();
 END;
 $$;
-COMMENT ON FUNCTION bgw.autostart(bigint) IS 'Registers an instance of an autostart worker if it has none but such as are being terminated; those of scope every_database are left to the nodes.  Called by the trigger worker_is_autostarted and by join_node.';
+COMMENT ON FUNCTION bgw.autostart(bigint) IS 'Registers an instance of an autostart worker if it has none but such as are being terminated; those of scope every_database, and of owners without a login, are left to the nodes.  Called by the trigger worker_is_autostarted and by join_node.';

@@ -59,19 +59,23 @@ END;
 $$;
 COMMENT ON FUNCTION bgw.may_start(bgw.process, bgw.worker, bgw.node) IS 'Whether a process may start on this node as far as its worker, database and library are concerned.';
 
-CREATE OR REPLACE FUNCTION bgw.settle_stopped() RETURNS void
+CREATE OR REPLACE FUNCTION bgw.settle_stopped() RETURNS boolean
 LANGUAGE plpgsql
 AS $$
+DECLARE
+    stopped bigint[] := ARRAY(SELECT process.id FROM bgw.process WHERE process.node_id IS NULL AND process.stop_requested_at IS NOT NULL
+                              ORDER BY process.id LIMIT 1000 FOR NO KEY UPDATE SKIP LOCKED)
+                     || ARRAY(SELECT process.id FROM bgw.login AS known JOIN bgw.worker ON worker.owner = known.owner AND worker.unregistered
+                              JOIN bgw.process ON process.worker_id = worker.id AND process.node_id IS NULL AND process.stop_requested_at IS NULL
+                              LIMIT 1000 FOR NO KEY UPDATE OF process SKIP LOCKED);
 BEGIN
-    IF NOT EXISTS (SELECT FROM bgw.process WHERE process.node_id IS NULL AND (process.stop_requested_at IS NOT NULL OR process.command IS NULL)) THEN
-        RETURN;
+    IF stopped <> '{}' THEN
+        PERFORM bgw.settle_exits(pg_catalog.jsonb_agg(pg_catalog.jsonb_build_object(
+            'handle', handle, 'interrupted', true, 'sqlstate', '57P01', 'message', 'terminated before it started')))
+        FROM pg_catalog.unnest(stopped) AS handle;
     END IF;
-    PERFORM bgw.settle_exits(coalesce(pg_catalog.jsonb_agg(pg_catalog.jsonb_build_object(
-        'handle', stopped.id, 'interrupted', true, 'sqlstate', '57P01', 'message', 'terminated before it started')), '[]'))
-    FROM (SELECT process.id FROM bgw.process
-          WHERE process.node_id IS NULL AND (process.stop_requested_at IS NOT NULL OR process.command IS NULL)
-            AND (process.stop_requested_at IS NOT NULL OR NOT EXISTS (SELECT FROM bgw.worker WHERE worker.id = process.worker_id AND NOT worker.unregistered))
-          FOR NO KEY UPDATE OF process SKIP LOCKED) AS stopped;
+    RETURN pg_catalog.cardinality(stopped) < 1000;
 END;
 $$;
-COMMENT ON FUNCTION bgw.settle_stopped() IS 'Unregisters what was terminated, or whose worker was unregistered, before a node claimed it.';
+COMMENT ON FUNCTION bgw.settle_stopped() IS
+'Unregisters what was terminated, or whose worker was unregistered, before a node claimed it, some 1,000 at a time.  Returns false if there may be more.';

@@ -6,7 +6,7 @@ LANGUAGE plpgsql
 AS $$
 BEGIN
     -- Nearly always there is nothing to do: say so after one look at an index.
-    IF NOT EXISTS (SELECT FROM bgw.worker WHERE worker.scope = 'every_database') THEN
+    IF NOT EXISTS (SELECT FROM bgw.login JOIN bgw.worker ON worker.owner = login.owner AND worker.scope = 'every_database') THEN
         RETURN;
     END IF;
     WITH uncovered AS (
@@ -21,10 +21,9 @@ BEGIN
     -- What was terminated stays so until the first node joins again: only what is new here gets a process.
     WITH covered AS (
         INSERT INTO bgw.worker_database (worker_id, database)
-        SELECT worker.id, pg_database.datname FROM bgw.worker CROSS JOIN pg_catalog.pg_database
+        SELECT worker.id, pg_database.datname FROM bgw.login JOIN bgw.worker ON worker.owner = login.owner CROSS JOIN pg_catalog.pg_database
         WHERE worker.scope = 'every_database' AND bgw.is_covering(worker) AND pg_database.datallowconn
           AND pg_catalog.has_database_privilege(worker.owner, pg_database.oid, 'CONNECT')
-          AND EXISTS (SELECT FROM bgw.login WHERE login.owner = worker.owner)
           AND NOT EXISTS (SELECT FROM bgw.worker_database AS known WHERE known.worker_id = worker.id AND known.database = pg_database.datname)
         ORDER BY worker.id, pg_database.datname
         ON CONFLICT DO NOTHING

@@ -2,19 +2,24 @@
 -- Who asked for an end is kept in the process, so that resume_node can send again what got lost on the way (I11).
 -- Next: src/hosts/host.ts.
 
-CREATE OR REPLACE FUNCTION bgw.deliver_signals(node_id bigint) RETURNS jsonb
+CREATE OR REPLACE FUNCTION bgw.deliver_signals(node_id bigint, OUT orders jsonb, OUT is_all boolean)
 LANGUAGE plpgsql
 AS $$
 DECLARE
-    orders jsonb;
+    batch bigint[];
 BEGIN
+    orders := '[]';
+    is_all := true;
     -- Nearly always there is nothing: say so without looking at any process.
     IF NOT EXISTS (SELECT FROM bgw.signal) THEN
-        RETURN '[]';
+        RETURN;
     END IF;
+    batch := bgw.next_signals(deliver_signals.node_id);
+    is_all := pg_catalog.cardinality(batch) < 1000;
     WITH taken AS MATERIALIZED (
-        DELETE FROM bgw.signal USING bgw.process
-        WHERE process.id = signal.process_id AND (process.node_id = deliver_signals.node_id OR process.run_id IS NULL)
+        DELETE FROM bgw.signal WHERE signal.id = ANY (batch)
+          -- What another node has claimed since is that node's.
+          AND NOT EXISTS (SELECT FROM bgw.process WHERE process.id = signal.process_id AND process.node_id <> deliver_signals.node_id)
         RETURNING signal.process_id, signal.signal, signal.requested_by, signal.requested_at
     ), summed AS (
         SELECT taken.process_id, bool_or(taken.signal = 'SIGTERM') AS stop, bool_or(taken.signal = 'RESTART') AS restart,
@@ -34,7 +39,21 @@ BEGIN
     FROM (SELECT DISTINCT taken.process_id, CASE taken.signal WHEN 'RESTART' THEN 'SIGTERM' ELSE taken.signal END AS signal FROM taken) AS sent
     JOIN bgw.process ON process.id = sent.process_id AND process.run_id IS NOT NULL
     LEFT JOIN bgw.worker ON worker.id = process.worker_id;
-    RETURN orders;
 END;
 $$;
-COMMENT ON FUNCTION bgw.deliver_signals(bigint) IS 'Takes the signals for the processes of a node and returns them as orders; SIGHUP brings the nap time and command of now.';
+COMMENT ON FUNCTION bgw.deliver_signals(bigint) IS 'Takes signals for the processes of a node, some 1,000 at a time, and returns them as orders; SIGHUP brings the nap time and command of now.
+is_all: there are no more.';
+
+CREATE OR REPLACE FUNCTION bgw.next_signals(node_id bigint) RETURNS bigint[]
+LANGUAGE sql
+AS $$
+    -- From both ends: what somebody sends after a million others of one transaction does not wait for all of them.
+    SELECT ARRAY(SELECT signal.id FROM bgw.signal LEFT JOIN bgw.process ON process.id = signal.process_id
+                 WHERE process.id IS NULL OR process.node_id = next_signals.node_id OR process.run_id IS NULL
+                 ORDER BY signal.id LIMIT 1000 FOR UPDATE OF signal SKIP LOCKED)
+        || ARRAY(SELECT signal.id FROM bgw.signal LEFT JOIN bgw.process ON process.id = signal.process_id
+                 WHERE process.id IS NULL OR process.node_id = next_signals.node_id OR process.run_id IS NULL
+                 ORDER BY signal.id DESC LIMIT 100 FOR UPDATE OF signal SKIP LOCKED)
+$$;
+COMMENT ON FUNCTION bgw.next_signals(bigint) IS
+'Signals that a node takes next: for what it runs, for what waits, and for what is gone.  The same one may be named twice.';

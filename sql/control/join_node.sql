@@ -7,6 +7,7 @@ LANGUAGE plpgsql
 AS $$
 DECLARE
     first_node boolean;
+    starting oid[];
 BEGIN
     -- A node at rest that has lost its control session has another one within moments, or is gone (bgw.is_live).
     FOR attempt IN 1 .. 20 LOOP
@@ -20,25 +21,30 @@ BEGIN
     PERFORM bgw.fence_dead_nodes(NULL);
     first_node := NOT bgw.has_live_node();
     INSERT INTO bgw.login (owner) VALUES (bgw.current_owner()) ON CONFLICT DO NOTHING;
+    -- Of owners without a login there may be a million rows, and nothing of them runs.  One that gets his later starts then.
+    starting := CASE WHEN first_node THEN ARRAY(SELECT login.owner FROM bgw.login) WHEN FOUND THEN ARRAY[bgw.current_owner()] ELSE '{}' END;
     INSERT INTO bgw.node AS node (name, login, control_pid, control_backend_start, lease_until, libraries, max_worker_processes, timeline)
     SELECT join_node.name, bgw.current_owner(), pg_catalog.pg_backend_pid(), activity.backend_start, bgw.now() + bgw.lease(),
            join_node.libraries, join_node.max_worker_processes, bgw.timeline()
     FROM pg_catalog.pg_stat_get_activity(pg_catalog.pg_backend_pid()) AS activity
     RETURNING node.id, node.epoch INTO node_id, epoch;
     lease_ms := pg_catalog.date_part('epoch', bgw.lease()) * 1000;
-    IF first_node THEN
+    IF starting <> '{}' THEN
         UPDATE bgw.setting SET setting = nullif(setting.pending, setting.boot_val), pending = NULL
-        FROM (SELECT set_before.owner, set_before.name FROM bgw.setting AS set_before WHERE set_before.pending IS NOT NULL FOR NO KEY UPDATE SKIP LOCKED) AS changed
+        FROM (SELECT set_before.owner, set_before.name FROM bgw.setting AS set_before WHERE set_before.owner = ANY (starting) AND set_before.pending IS NOT NULL FOR NO KEY UPDATE SKIP LOCKED) AS changed
         WHERE setting.owner = changed.owner AND setting.name = changed.name;
+        PERFORM bgw.autostart(worker.id) FROM bgw.worker
+        WHERE worker.owner = ANY (starting) AND worker.autostart AND worker.enabled AND NOT worker.unregistered;
+    END IF;
+    IF first_node THEN
         DELETE FROM bgw.worker_database;
         PERFORM bgw.tick_at_restart();
-        PERFORM bgw.autostart(worker.id) FROM bgw.worker WHERE worker.autostart AND worker.enabled AND NOT worker.unregistered;
     END IF;
 END;
 $$;
 COMMENT ON FUNCTION bgw.join_node(text, text[], integer) IS
 'A controller joins: its id and epoch, which every later call carries, and the length of its lease in milliseconds.
-The first node to join registers the autostart workers and takes over settings of context postmaster, as a server start does.';
+The first node to join registers the autostart workers and takes over settings of context postmaster, as a server start does; so does the first of its login, for that owner.';
 
 CREATE OR REPLACE FUNCTION bgw.resume_node(node_id bigint, epoch integer, running bigint[]) RETURNS text[]
 LANGUAGE plpgsql

@@ -32,7 +32,7 @@ BEGIN
         FROM (SELECT DISTINCT newest.worker_id FROM (SELECT recent.worker_id FROM bgw.run AS recent ORDER BY recent.finished_at DESC LIMIT 100) AS newest
               WHERE newest.worker_id IS NOT NULL
               -- One-shots may have filled that hundred: some more, whichever.
-              UNION (SELECT worker.id FROM bgw.worker ORDER BY pg_catalog.random() LIMIT 20)) AS busy
+              UNION (SELECT worker.id FROM bgw.login JOIN bgw.worker ON worker.owner = login.owner ORDER BY pg_catalog.random() LIMIT 20)) AS busy
         CROSS JOIN LATERAL (SELECT older.finished_at FROM bgw.run AS older WHERE older.worker_id = busy.worker_id
                             ORDER BY older.finished_at DESC OFFSET 1000 LIMIT 1) AS surplus
         CROSS JOIN LATERAL (SELECT older.worker_id, older.finished_at FROM bgw.run AS older
@@ -74,7 +74,6 @@ AS $$
     DELETE FROM bgw.log WHERE log.id <= (SELECT max(newest.id) - 10000 FROM bgw.log AS newest);
     -- By then the session of a run that was voided is long gone.
     DELETE FROM bgw.completed_run WHERE completed_run.voided_at < bgw.now() - interval '1 day';
-    DELETE FROM bgw.signal WHERE NOT EXISTS (SELECT FROM bgw.process WHERE process.id = signal.process_id);
     DELETE FROM bgw.schedule WHERE schedule.id IN (SELECT gone.id FROM bgw.schedule AS gone WHERE gone.unscheduled FOR UPDATE SKIP LOCKED);
     DELETE FROM bgw.schedule_state WHERE NOT EXISTS (SELECT FROM bgw.schedule WHERE schedule.id = schedule_state.schedule_id);
     DELETE FROM bgw.interruption WHERE interruption.requested_at < bgw.now() - bgw.interruption_time();
@@ -83,9 +82,9 @@ AS $$
     DELETE FROM bgw.worker WHERE worker.id IN (
         SELECT forgotten.id FROM bgw.worker AS forgotten
         WHERE forgotten.unregistered AND NOT EXISTS (SELECT FROM bgw.process WHERE process.worker_id = forgotten.id)
-        FOR UPDATE SKIP LOCKED);
+        LIMIT 10000 FOR UPDATE SKIP LOCKED);
 $$;
-COMMENT ON FUNCTION bgw.trim() IS 'Deletes what is beyond the bounds: due times of a schedule, log lines, atomic runs voided a day ago, signals without a process, unregistered workers.';
+COMMENT ON FUNCTION bgw.trim() IS 'Deletes what is beyond the bounds: due times of a schedule, log lines, atomic runs voided a day ago, unregistered workers.';
 
 CREATE OR REPLACE FUNCTION bgw.partition_by_day(parent text, key text, today date) RETURNS void
 LANGUAGE plpgsql

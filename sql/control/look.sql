@@ -13,10 +13,12 @@ BEGIN
     SELECT EXISTS (SELECT FROM bgw.node WHERE bgw.node.id <> look.node_id AND (bgw.is_past(node) OR NOT bgw.is_there(node.control_pid, node.control_backend_start))),
            EXISTS (SELECT FROM bgw.duty WHERE duty.name = 'keep_house' AND duty.due_at <= present),
            EXISTS (SELECT FROM bgw.schedule_state WHERE schedule_state.starts_at <= present) OR EXISTS (SELECT FROM bgw.schedule_change),
-           EXISTS (SELECT FROM bgw.worker WHERE worker.scope = 'every_database'),
+           -- Of owners that have a login: of the others there may be a million.
+           EXISTS (SELECT FROM bgw.login AS known JOIN bgw.worker ON worker.owner = known.owner AND worker.scope = 'every_database'),
            EXISTS (SELECT FROM bgw.signal) OR EXISTS (SELECT FROM bgw.interruption)
-               OR EXISTS (SELECT FROM bgw.process WHERE process.node_id IS NULL AND (process.stop_requested_at IS NOT NULL OR process.command IS NULL)
-                          AND (process.stop_requested_at IS NOT NULL OR NOT EXISTS (SELECT FROM bgw.worker WHERE worker.id = process.worker_id AND NOT worker.unregistered))),
+               OR EXISTS (SELECT FROM bgw.process WHERE process.node_id IS NULL AND process.stop_requested_at IS NOT NULL)
+               OR EXISTS (SELECT FROM bgw.login AS known JOIN bgw.worker ON worker.owner = known.owner AND worker.unregistered
+                          JOIN bgw.process ON process.worker_id = worker.id AND process.node_id IS NULL),
            EXISTS (SELECT FROM bgw.process WHERE process.run_id IS NULL AND process.owner = look.login AND NOT process.takes_slot),
            EXISTS (SELECT FROM bgw.process WHERE process.run_id IS NULL AND process.owner = look.login AND process.takes_slot AND process.turn >= since),
            -- Asked by a node that has nothing to do: beside an old snapshot that is a walk over all that was.

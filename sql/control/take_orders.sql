@@ -10,6 +10,7 @@ DECLARE
     node bgw.node;
     seen record;
     all_settled boolean := true;
+    all_told boolean := true;
     signals jsonb := '[]';
     leaves jsonb := '[]';
     naps json := '[]';
@@ -40,9 +41,9 @@ BEGIN
             seen := bgw.look(node.id, node.login, since, is_poll);
         END IF;
         IF seen.notices THEN
-            signals := bgw.deliver_signals(node.id);
+            SELECT told.orders, told.is_all AND all_told INTO signals, all_told FROM bgw.deliver_signals(node.id) AS told;
             leaves := bgw.interrupt_databases(node.id);
-            PERFORM bgw.settle_stopped();
+            all_told := bgw.settle_stopped() AND all_told;
         END IF;
         -- Napping workers take no slot; 500 at a time keep one turn short.
         IF seen.naps AND room >= 0 THEN
@@ -54,7 +55,7 @@ BEGIN
         IF seen.idle THEN
             UPDATE bgw.node SET lease_until = bgw.now() + bgw.lease_at_rest() WHERE bgw.node.id = take_orders.node_id;
         END IF;
-        wake_ms := CASE WHEN all_settled THEN bgw.wake_ms(seen.due_at) ELSE 100 END;
+        wake_ms := CASE WHEN NOT all_told THEN 1 WHEN all_settled THEN bgw.wake_ms(seen.due_at) ELSE 100 END;
     END IF;
     RETURN pg_catalog.json_build_object(
         'orders', pg_catalog.json_build_array(signals, leaves, naps, starts),

@@ -23,7 +23,10 @@ AS $$
   UNION ALL
     SELECT NULL, NULL, NULL, NULL, worker.name, 'stopped', last_run.node, NULL, 0,
            last_run.exit_code, last_run.sqlstate, bgw.error_text(last_run.exit_code, last_run.message, last_run.detail, last_run.hint, last_run.context),
-           NULL, CASE WHEN NOT worker.enabled THEN 'worker is not enabled' ELSE 'a launch' || coalesce(': it gave up after ' || last_run.gave_up, '') END,
+           NULL, CASE WHEN NOT worker.enabled THEN 'worker is not enabled'
+                      WHEN worker.autostart AND worker.owner NOT IN (SELECT login.owner FROM bgw.login)
+                          THEN pg_catalog.format('there is no login for role "%s"', pg_catalog.pg_get_userbyid(worker.owner))
+                      ELSE 'a launch' || coalesce(': it gave up after ' || last_run.gave_up, '') END,
            own.settings, 0, last_run.gave_up, NULL, NULL
     FROM bgw.worker
     LEFT JOIN LATERAL (SELECT * FROM bgw.run WHERE run.worker_id = worker.id ORDER BY run.finished_at DESC LIMIT 1) AS last_run ON true
