@@ -131,3 +131,43 @@ test('a node takes a thousand signals, and ends a thousand that wait, in one tur
   await until(async () => (await turn()).wake_ms > 1);
   expect(await counts()).toEqual([{ signals: 0, processes: 1 }]);
 });
+
+test('a type named oid makes nobody the owner of the jobs of others', async ({ db, mallory }) => {
+  const name = `${db.name}_mallory`;
+  await migrate(await db.client(), { withCron: true });
+  await db.query(`GRANT USAGE ON SCHEMA cron TO ${name}; CREATE SCHEMA trap AUTHORIZATION ${name}`);
+  await db.query(`SELECT cron.schedule('nightly', '0 3 * * *', 'SELECT 1')`);
+  const owner = await db.value<number>('SELECT owner FROM cron.entry');
+  await mallory.query(`CREATE TYPE trap.oid AS (value text);
+    CREATE FUNCTION trap.there(regrole) RETURNS trap.oid LANGUAGE sql AS $$ SELECT ROW('')::trap.oid $$;
+    CREATE FUNCTION trap.back(trap.oid) RETURNS pg_catalog.oid LANGUAGE sql AS 'SELECT ${owner}::pg_catalog.oid';
+    CREATE CAST (regrole AS trap.oid) WITH FUNCTION trap.there;
+    CREATE CAST (trap.oid AS pg_catalog.oid) WITH FUNCTION trap.back AS ASSIGNMENT;
+    SET search_path = trap, pg_catalog`);
+  expect((await mallory.query('SELECT bgw.current_owner() = $1::pg_catalog.oid AS forged', [owner])).rows).toEqual([
+    { forged: false },
+  ]);
+  expect((await mallory.query('SELECT command FROM cron.entry')).rows).toEqual([]);
+  expect((await mallory.query(`UPDATE cron.entry SET command = 'forged'`)).rowCount).toBe(0);
+});
+
+test('default privileges on tables do not show the history of others', async ({ db, startController: start }) => {
+  const reader = `${db.name}_reader`;
+  await onServer(`CREATE ROLE ${reader}`);
+  await db.query(`ALTER DEFAULT PRIVILEGES GRANT SELECT ON TABLES TO ${reader};
+    GRANT SELECT ON bgw.run_default, bgw.tick_default TO ${reader}`);
+  const controller = await start();
+  const handle = await db.value<bigint>(`SELECT bgw_launch_sql('SELECT 1')`);
+  await controller.saw('worker_exited', { handle: String(handle) });
+  await until(() => db.value('SELECT count(*) = 1 FROM bgw_run_history'));
+  const { rows: partitions } = await db.query<{ name: string }>(
+    `SELECT inhrelid::regclass::text AS name FROM pg_inherits WHERE inhparent IN ('bgw.run'::regclass, 'bgw.tick'::regclass)`,
+  );
+  expect(partitions.length).toBe(8);
+  await db.query(`INSERT INTO bgw.tick_default VALUES (1, '-infinity', 'launched')`);
+  await db.query(`SET ROLE ${reader}`);
+  for (const { name } of partitions) expect((await db.query(`SELECT * FROM ${name}`)).rows, name).toEqual([]);
+  await db.query('RESET ROLE');
+  await db.query(`ALTER DEFAULT PRIVILEGES REVOKE SELECT ON TABLES FROM ${reader}; DROP OWNED BY ${reader}`);
+  await onServer(`DROP ROLE ${reader}`);
+});

@@ -127,6 +127,8 @@ BEGIN
         RETURN;
     END IF;
     EXECUTE pg_catalog.format('CREATE TABLE bgw.%I PARTITION OF bgw.%I FOR VALUES FROM (%L) TO (%L)', partition, parent, day::timestamptz, (day + 1)::timestamptz);
+    -- Through the history its policies hold; whoever has default privileges on new tables would read around them.
+    EXECUTE pg_catalog.format('ALTER TABLE bgw.%I ENABLE ROW LEVEL SECURITY', partition);
     -- By a node that is a member of the owner, who alone upgrades it.
     IF owner <> current_user AND pg_catalog.pg_has_role(owner, 'MEMBER') THEN
         EXECUTE pg_catalog.format('ALTER TABLE bgw.%I OWNER TO %I', partition, owner);
