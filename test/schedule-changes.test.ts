@@ -216,3 +216,25 @@ test('a long outage of many schedules is worked off in turns that leave time for
   expect(left).toBeGreaterThan(0);
   expect(left).toBeLessThan(80);
 });
+
+test('the worker of a schedule that is unregistered is launched again when it is registered again, however much later', async ({
+  db,
+  controller,
+}) => {
+  await db.query(`SELECT bgw_register('rollup', 'SELECT 1')`);
+  await db.query(`SELECT bgw_schedule('often', 'every 1 second', worker => 'rollup')`);
+  await controller.saw('worker_started', { name: 'rollup' });
+  await db.query(`SELECT bgw_unregister('rollup')`);
+  await until(() => db.value('SELECT NOT EXISTS (SELECT FROM bgw.process)'));
+  await db.query('SELECT bgw.trim()');
+  expect(await schedule(db, 'often')).toMatchObject({ worker: null, waiting_for: 'worker "rollup" is unregistered' });
+  await db.query(`SELECT bgw_register('rollup', 'SELECT 2')`);
+  const { ran } = await schedule(db, 'often');
+  await until(async () => Number((await schedule(db, 'often'))['ran']) > Number(ran));
+  // Once no schedule names it, it goes.
+  await db.query(`SELECT bgw_unschedule('often'), bgw_unregister('rollup')`);
+  await until(async () => {
+    await db.query('SELECT bgw.trim()');
+    return db.value(`SELECT NOT EXISTS (SELECT FROM bgw.worker WHERE name = 'rollup')`);
+  });
+});

@@ -82,9 +82,12 @@ AS $$
     DELETE FROM bgw.worker WHERE worker.id IN (
         SELECT forgotten.id FROM bgw.worker AS forgotten
         WHERE forgotten.unregistered AND NOT EXISTS (SELECT FROM bgw.process WHERE process.worker_id = forgotten.id)
+          -- Registered again, it is launched again.
+          AND NOT EXISTS (SELECT FROM bgw.schedule WHERE schedule.worker_id = forgotten.id AND NOT schedule.unscheduled)
         LIMIT 10000 FOR UPDATE SKIP LOCKED);
 $$;
-COMMENT ON FUNCTION bgw.trim() IS 'Deletes what is beyond the bounds: due times of a schedule, log lines, atomic runs voided a day ago, unregistered workers.';
+COMMENT ON FUNCTION bgw.trim() IS
+'Deletes what is beyond the bounds: due times of a schedule, log lines, atomic runs voided a day ago, unregistered workers that no schedule names.';
 
 CREATE OR REPLACE FUNCTION bgw.partition_by_day(parent text, key text, today date) RETURNS void
 LANGUAGE plpgsql

@@ -23,7 +23,8 @@ AS $$
 BEGIN
     RETURN CASE
         WHEN pg_catalog.pg_get_userbyid(schedule.owner) ~ '^unknown [(]OID=' THEN pg_catalog.format('role with OID %s does not exist', schedule.owner)
-        WHEN worker.id IS NULL THEN 'its worker does not exist'
+        WHEN worker.id IS NULL THEN coalesce((SELECT pg_catalog.format('worker "%s" is unregistered', gone.name) FROM bgw.worker AS gone WHERE gone.id = schedule.worker_id),
+                                             'its worker does not exist')
         WHEN first_waiting IS NOT NULL THEN (SELECT obstacle FROM bgw.process CROSS JOIN LATERAL bgw.obstacle(process, worker) WHERE process.id = first_waiting)
         WHEN NOT schedule.active THEN 'bgw_resume'
         WHEN NOT worker.enabled THEN 'worker is not enabled'
