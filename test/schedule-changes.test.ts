@@ -238,3 +238,37 @@ test('the worker of a schedule that is unregistered is launched again when it is
     return db.value(`SELECT NOT EXISTS (SELECT FROM bgw.worker WHERE name = 'rollup')`);
   });
 });
+
+test('a run of a schedule that was removed is not retried with the command of the one that has its name now', async ({
+  db,
+  controller,
+}) => {
+  await db.query('CREATE TABLE trace (command text)');
+  const define = `SELECT bgw_schedule_at('s', $1, $2, retries => 3, retry_time => '10 ms')`;
+  await db.query(define, ['2000-01-01', `INSERT INTO trace VALUES ('old'); SELECT pg_sleep(600)`]);
+  const { handle } = await controller.saw('worker_started', { name: 's' });
+  await db.query('BEGIN');
+  await db.query(`SELECT bgw_unschedule('s')`);
+  await db.query(define, ['2100-01-01', `INSERT INTO trace VALUES ('new')`]);
+  await db.query('COMMIT');
+  await until(() => db.value('SELECT bgw_cancel($1::bigint)', [handle]));
+  await db.query(`CALL bgw_wait_for_shutdown($1, '20 s')`, [handle]);
+  const { rows } = await db.query('SELECT handle, status FROM bgw_run_history');
+  expect(rows).toEqual([{ handle: BigInt(handle), status: 'cancelled' }]);
+  expect(await db.value('SELECT count(*)::int FROM trace')).toBe(0);
+});
+
+test('an atomic run whose schedule is removed meanwhile is done, and leaves nothing behind', async ({
+  db,
+  controller,
+}) => {
+  await db.query(`SELECT bgw_schedule_at('s', '2000-01-01', 'SELECT pg_advisory_xact_lock(1)', mode => 'atomic')`);
+  const gate = await db.client();
+  await gate.query('SELECT pg_advisory_lock(1)');
+  const { handle } = await controller.saw('worker_started', { name: 's' });
+  await db.query(`SELECT bgw_unschedule('s')`);
+  await gate.query('SELECT pg_advisory_unlock(1)');
+  await db.query(`CALL bgw_wait_for_shutdown($1, '20 s')`, [handle]);
+  expect(await db.value('SELECT status FROM bgw_run_history WHERE handle = $1', [handle])).toBe('done');
+  expect(await db.value('SELECT count(*)::int FROM bgw.completed_run')).toBe(0);
+});

@@ -3,7 +3,7 @@
 -- PostgreSQL counterpart: CleanupBackgroundWorker.  Keeps I2.
 
 CREATE OR REPLACE FUNCTION bgw.judge_exits(exits jsonb) RETURNS TABLE (
-    process bgw.process, definition bigint, is_atomic boolean,
+    process bgw.process, definition bigint,
     exit_code integer, command_tag text, rows bigint, sqlstate text, message text, detail text, hint text, context text, session_pid integer,
     began_at timestamptz, finished_at timestamptz, final_status text, is_failure boolean, interrupted boolean,
     failures_now integer, failed_at_now timestamptz[], gave_up text, starts_again timestamptz)
@@ -31,6 +31,7 @@ BEGIN
         CROSS JOIN LATERAL (SELECT process FROM bgw.process WHERE process.id = ending.handle AND process.run_id IS NOT DISTINCT FROM ending.run_id
                             LIMIT 1 FOR UPDATE) AS locked
         LEFT JOIN bgw.worker ON worker.id = (locked.process).worker_id AND NOT worker.unregistered
+            AND NOT (worker.made_by_schedule AND bgw.is_unscheduled((locked.process).schedule_id))
     ), judged AS MATERIALIZED (
         SELECT ended.*, ending.final_status,
                NOT ended.interrupted AND NOT ended.taken_along AND bgw.is_failure(ending.final_status, ended.is_to_end) AS is_failure
@@ -54,7 +55,7 @@ BEGIN
                END AS gave_up
         FROM counted
     )
-    SELECT limited.process, (limited.worker).id, coalesce((limited.worker).mode, (limited.process).mode) = 'atomic',
+    SELECT limited.process, (limited.worker).id,
            limited.exit_code, limited.command_tag, limited.rows, limited.sqlstate, limited.message, limited.detail, limited.hint, limited.context,
            limited.session_pid, limited.began_at, limited.finished_at, limited.final_status, limited.is_failure, limited.interrupted,
            limited.failures_now, limited.failed_at_now, limited.gave_up, CASE
@@ -73,3 +74,9 @@ $$;
 COMMENT ON FUNCTION bgw.judge_exits(jsonb) IS
 'How attempts ended, given as to settle_exits: final_status, is_failure, why it gave up, and when the process starts again; NULL: it does not.
 definition: its worker, unless that is not registered any more.  An attempt that is already settled is passed over.';
+
+CREATE OR REPLACE FUNCTION bgw.is_unscheduled(schedule_id bigint) RETURNS boolean
+LANGUAGE sql STABLE
+AS $$ SELECT schedule_id IS NOT NULL AND NOT EXISTS (SELECT FROM bgw.schedule WHERE schedule.id = schedule_id AND NOT schedule.unscheduled) $$;
+COMMENT ON FUNCTION bgw.is_unscheduled(bigint) IS
+'Whether the schedule that launched a process was removed: its name may be scheduled anew, and the worker of its command be another one.';

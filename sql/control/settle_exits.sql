@@ -14,7 +14,7 @@ BEGIN
         RETURN;
     END IF;
     FOR told IN WITH decided AS MATERIALIZED (
-        SELECT (judged.process).*, judged.definition, judged.is_atomic, judged.exit_code, judged.command_tag, judged.rows, judged.session_pid,
+        SELECT (judged.process).*, judged.definition, judged.exit_code, judged.command_tag, judged.rows, judged.session_pid,
                judged.sqlstate, judged.message, judged.detail, judged.hint, judged.context, judged.began_at, judged.finished_at, judged.final_status,
                judged.is_failure, judged.interrupted, judged.failures_now, judged.failed_at_now, judged.gave_up, judged.starts_again
         FROM bgw.judge_exits(exits) AS judged
@@ -44,7 +44,7 @@ BEGIN
               FROM decided WHERE decided.schedule_id IS NOT NULL AND decided.starts_again IS NULL AND decided.run_id IS NOT NULL GROUP BY decided.schedule_id) AS ended
         WHERE schedule_state.schedule_id = ANY (ARRAY(SELECT decided.schedule_id FROM decided)) AND ended.schedule_id = schedule_state.schedule_id
     ), consumed AS (
-        DELETE FROM bgw.completed_run WHERE completed_run.run_id = ANY (ARRAY(SELECT decided.run_id FROM decided WHERE decided.is_atomic AND decided.final_status = 'done'))
+        DELETE FROM bgw.completed_run WHERE completed_run.run_id = ANY (ARRAY(SELECT decided.run_id FROM decided WHERE decided.final_status = 'done'))
     ), forgotten AS (
         DELETE FROM bgw.activity WHERE activity.process_id = ANY (ARRAY(SELECT decided.id FROM decided WHERE decided.worker_id IS NOT NULL))
     ), orphaned AS (
