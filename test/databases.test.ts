@@ -67,6 +67,22 @@ test('scope every_database: one process in each database, a new one is picked up
   await until(async () => (await value(runsIn, ['visitor'])) === null);
 });
 
+test('a worker of every database that is unregistered and registered in one transaction starts anew everywhere', async () => {
+  const register = `SELECT bgw_register('visitor', 'SELECT 1', naptime => '50 ms', scope => 'every_database', autostart => true)`;
+  await client.query(register);
+  const all = await value<number>(`SELECT count(*)::int FROM pg_database WHERE datallowconn`);
+  const started = `SELECT count(*)::int FROM bgw.process WHERE name = 'visitor' AND status = 'started' AND id > $1`;
+  await until(async () => (await value(started, [0])) === all);
+  for (const apart of ['', '; COMMIT; BEGIN']) {
+    const newest = await value<string>('SELECT max(id) FROM bgw.process');
+    await client.query(`BEGIN; SELECT bgw_unregister('visitor')${apart}; ${register}; COMMIT`);
+    await until(async () => (await value(started, [newest])) === all, { what: 'a new process in each database' });
+    await until(async () => (await value(started, [0])) === all, { what: 'the end of those of before' });
+  }
+  await client.query(`SELECT bgw_unregister('visitor')`);
+  await until(async () => (await value(runsIn, ['visitor'])) === null);
+});
+
 test('scope every_database needs autostart, and excludes a database of its own', async () => {
   for (const rest of ['', `, autostart => true, database => 'postgres'`, `, autostart => true, mode => 'atomic'`]) {
     await expect(

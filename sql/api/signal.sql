@@ -118,3 +118,11 @@ END;
 $$;
 COMMENT ON FUNCTION bgw.find_processes(text) IS
 'Handles of every process of the caller''s of that name, or of the worker of that name that the caller may operate, in lock order.  Errors: 42704 no such worker, WK101 several.';
+
+CREATE OR REPLACE FUNCTION bgw.is_stopping(process bgw.process) RETURNS boolean
+LANGUAGE sql STABLE
+AS $$
+    SELECT process.stop_requested_at IS NOT NULL
+        OR EXISTS (SELECT FROM bgw.signal WHERE signal.process_id = process.id AND signal.signal = 'SIGTERM')
+$$;
+COMMENT ON FUNCTION bgw.is_stopping(bgw.process) IS 'Whether the end of a process was asked for.';
