@@ -171,8 +171,8 @@ AS $$
 BEGIN
     RAISE EXCEPTION USING ERRCODE = 'WK201',
         MESSAGE = pg_catalog.format('worker "%s" cannot be launched: there is no login for role "%s"', refuse_login.name, pg_catalog.pg_get_userbyid(refuse_login.owner)),
-        DETAIL = pg_catalog.format('It would need the login "bgw$%s".  The nodes of this database run in identity mode "self": they run the workers of %s only.',
-            pg_catalog.pg_get_userbyid(refuse_login.owner), (SELECT pg_catalog.string_agg(pg_catalog.format('"%s"', pg_catalog.pg_get_userbyid(login.owner)), ', ') FROM bgw.login)),
+        DETAIL = pg_catalog.format('The nodes of this database run the workers of the roles that they log in as: %s.',
+            (SELECT pg_catalog.string_agg(pg_catalog.format('"%s"', pg_catalog.pg_get_userbyid(login.owner)), ', ') FROM bgw.login)),
         HINT = 'Have the worker registered by that role, or ask the administrator to run a controller that logs in as yours.';
 END;
 $$;
