@@ -39,3 +39,4 @@ DROP FUNCTION IF EXISTS bgw.note_schedule(bgw.schedule);
 -- Returned one value each, or none.
 DROP FUNCTION IF EXISTS bgw.deliver_signals(bigint);
 DROP FUNCTION IF EXISTS bgw.settle_stopped();
+DROP FUNCTION IF EXISTS bgw.kept_value(bgw.setting, text, text);

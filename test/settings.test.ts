@@ -84,6 +84,23 @@ test('defining a setting again keeps its value, unless that is no longer valid',
   ]);
 });
 
+test('a value that was set means the same when the definition gets another unit', async ({ db }) => {
+  const define = `SELECT bgw_define_setting('rollup.' || $1, $2, vartype => 'integer', unit => $3, context => $4)`;
+  const shown = (name: string): Promise<string> =>
+    db.value(`SELECT coalesce(pending, setting) || ' ' || unit FROM bgw.setting WHERE name = 'rollup.' || $1`, [name]);
+  await db.query(define, ['keep', '30', 'd', 'sighup']);
+  await db.query(define, ['size', '-1', 'MB', 'postmaster']);
+  await db.query(`SELECT bgw_set_config('rollup.keep', '7d'), bgw_set_config('rollup.size', '12MB')`);
+  await db.query(define, ['keep', '30', 'h', 'sighup']);
+  await db.query(define, ['size', '-1', 'kB', 'postmaster']);
+  expect(await shown('keep')).toBe('168 h');
+  expect(await shown('size')).toBe('12288 kB');
+  // A negative number stands for something else than an amount.
+  await db.query(`SELECT bgw_set_config('rollup.keep', '-1')`);
+  await db.query(define, ['keep', '30', 'min', 'sighup']);
+  expect(await shown('keep')).toBe('-1 min');
+});
+
 test('a value that was set is kept when the boot value changes, also one that equals the old boot value', async ({
   db,
 }) => {

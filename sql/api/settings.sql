@@ -57,8 +57,8 @@ BEGIN
         vartype = EXCLUDED.vartype, unit = EXCLUDED.unit, min_val = EXCLUDED.min_val, max_val = EXCLUDED.max_val, enumvals = EXCLUDED.enumvals,
         boot_val = EXCLUDED.boot_val, context = EXCLUDED.context, short_desc = EXCLUDED.short_desc, extra_desc = EXCLUDED.extra_desc,
         check_hook = EXCLUDED.check_hook,
-        setting = bgw.kept_value(wanted, setting.setting, 'it was reset to its boot value'),
-        pending = bgw.kept_value(wanted, setting.pending, 'the change that waited was dropped');
+        setting = bgw.kept_value(wanted, setting.unit, setting.setting, 'it was reset to its boot value'),
+        pending = bgw.kept_value(wanted, setting.unit, setting.pending, 'the change that waited was dropped');
     PERFORM bgw.reload_owner(wanted.owner);
 END;
 $$;
@@ -217,17 +217,17 @@ END;
 $$;
 COMMENT ON FUNCTION bgw.store_setting(bgw.setting, text) IS 'Writes a checked value, NULL for the boot value, and has the running workers of its owner reload.';
 
-CREATE OR REPLACE FUNCTION bgw.kept_value(definition bgw.setting, value text, otherwise text) RETURNS text
+CREATE OR REPLACE FUNCTION bgw.kept_value(definition bgw.setting, unit text, value text, otherwise text) RETURNS text
 LANGUAGE plpgsql
 AS $$
 BEGIN
-    RETURN CASE WHEN value IS NOT NULL THEN bgw.check_value(definition, value) END;
+    RETURN CASE WHEN value IS NOT NULL THEN bgw.check_value(definition, value || CASE WHEN definition.unit <> kept_value.unit AND value !~ '^-' THEN kept_value.unit ELSE '' END) END;
 EXCEPTION WHEN data_exception OR raise_exception THEN
     RAISE WARNING '%; %', sqlerrm, otherwise;
     RETURN NULL;
 END;
 $$;
-COMMENT ON FUNCTION bgw.kept_value(bgw.setting, text, text) IS 'A value that was set, if it is valid by a new definition; else NULL, with a warning that says what becomes of it.';
+COMMENT ON FUNCTION bgw.kept_value(bgw.setting, text, text, text) IS 'A value that was set, in the unit of then, if it is valid by a new definition; else NULL, with a warning that says what becomes of it.';
 
 CREATE OR REPLACE FUNCTION bgw.reload_owner(owner oid) RETURNS void
 LANGUAGE plpgsql
