@@ -46,6 +46,22 @@ test('it lists every registered worker, running or not', async ({ db, controller
   ]);
 });
 
+test('a launch waits for the commit of its transaction, also one in a savepoint', async ({ db }) => {
+  const waits = `SELECT waiting_for FROM bgw_stat_activity WHERE handle IS NOT NULL ORDER BY handle`;
+  const of = async (): Promise<string[]> =>
+    (await db.query(waits)).rows.map((row: { waiting_for: string }) => row.waiting_for);
+  await db.query(`SELECT bgw_launch_sql('SELECT 1')`);
+  await db.query('BEGIN');
+  await db.query(`SELECT bgw_launch_sql('SELECT 1')`);
+  await db.query('SAVEPOINT a');
+  await db.query(`SELECT bgw_launch_sql('SELECT 1')`);
+  await db.query('RELEASE a');
+  const none = 'a controller: none is running';
+  expect(await of()).toEqual([none, 'the commit of this transaction', 'the commit of this transaction']);
+  await db.query('COMMIT');
+  expect(await of()).toEqual([none, none, none]);
+});
+
 test('its values are live while the worker holds a session, and NULL between two runs', async ({ db, controller }) => {
   const command = `SELECT pg_sleep(CASE WHEN current_setting('bgw.main_arg') = '1' THEN 600 ELSE 0 END)`;
   await db.query(`SELECT bgw_register('w', $1, naptime => '1 h', max_instances => 2)`, [command]);

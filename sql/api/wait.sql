@@ -90,9 +90,7 @@ CREATE OR REPLACE FUNCTION bgw.check_committed(handle bigint) RETURNS void
 LANGUAGE plpgsql
 AS $$
 BEGIN
-    -- A row that is seen although its transaction is in progress is of this transaction, or of a savepoint in it.
-    IF EXISTS (SELECT FROM bgw.process WHERE id = handle AND run_id IS NULL AND pg_catalog.txid_status(
-            (pg_catalog.txid_snapshot_xmax(pg_catalog.txid_current_snapshot()) >> 32 << 32) | process.xmin::text::bigint) = 'in progress') THEN
+    IF EXISTS (SELECT FROM bgw.process WHERE id = handle AND run_id IS NULL AND bgw.is_uncommitted(process.xmin)) THEN
         RAISE EXCEPTION USING ERRCODE = 'object_not_in_prerequisite_state',
             MESSAGE = pg_catalog.format('cannot wait for handle %s in the transaction that launched it', handle),
             DETAIL = 'A launch takes effect when its transaction commits.',

@@ -121,3 +121,17 @@ BEGIN
 END;
 $$;
 COMMENT ON FUNCTION bgw.is_interrupted(bgw.process, bgw.worker) IS 'Whether a worker has to stay away from its database for now.';
+
+CREATE OR REPLACE FUNCTION bgw.is_uncommitted(written_by xid) RETURNS boolean
+LANGUAGE plpgsql STABLE
+AS $$
+DECLARE
+    present bigint := pg_catalog.txid_current_if_assigned();
+    -- An xid has no epoch: how far it is ahead of the one of this transaction.
+    ahead bigint := (written_by::text::bigint - present % 4294967296 + 4294967296) % 4294967296;
+BEGIN
+    -- A row that is seen although its transaction is in progress is of this transaction, or of a savepoint in it.
+    RETURN coalesce(ahead < 2147483648, false) AND pg_catalog.txid_status(present + ahead) = 'in progress';
+END;
+$$;
+COMMENT ON FUNCTION bgw.is_uncommitted(xid) IS 'Whether a row that is seen was written by this very transaction, so that nobody else sees it.  written_by: its xmin.';

@@ -14,7 +14,9 @@ AS $$
                 THEN pg_catalog.jsonb_strip_nulls(pg_catalog.jsonb_build_object('state', activity.state, 'query', activity.query)) END,
            process.id, process.name, process.status, node.name, process.os_pid, process.restarts,
            process.last_exit_code, process.last_sqlstate, process.last_error, process.next_start,
-           obstacle, own.settings, process.failures, NULL, process.worker_set, process.key
+           CASE WHEN process.run_id IS NULL AND pg_catalog.txid_current_if_assigned() IS NOT NULL AND bgw.is_uncommitted(process.xmin)
+                THEN 'the commit of this transaction' ELSE obstacle END,
+           own.settings, process.failures, NULL, process.worker_set, process.key
     FROM bgw.process LEFT JOIN bgw.worker ON worker.id = process.worker_id
     LEFT JOIN bgw.node ON node.id = process.node_id
     LEFT JOIN bgw.read_activity() AS activity ON activity.process_id = process.id
