@@ -188,6 +188,19 @@ test('of what a long outage missed "run all up to N" runs N, however many turns 
   expect(await db.value(`SELECT count(*) FROM bgw.tick WHERE outcome = 'launched'`)).toBe(8n);
 });
 
+test('what was missed is not caught up with a worker that cannot be launched', async ({ db }) => {
+  await db.query(`SELECT bgw_register(name, 'SELECT 1') FROM unnest('{off,gone}'::text[]) AS name`);
+  await db.query(
+    `SELECT bgw_schedule(name, '* * * * *', worker => name, missed => 'run all up to 3') FROM unnest('{off,gone}'::text[]) AS name`,
+  );
+  await writtenAt(db, at('00:30'), at('00:30'));
+  await turn(db, at('00:40'));
+  await db.query(`SELECT bgw_register('off', 'SELECT 1', enabled => false), bgw_unregister('gone')`);
+  await turn(db, at('03:10'));
+  for (const name of ['off', 'gone']) expect(await outcomes(db, name, MIDNIGHT)).toBe('1 missed, 2 missed, 3 skipped');
+  expect(await db.value('SELECT count(*)::int FROM bgw.process')).toBe(0);
+});
+
 test('a run with jitter starts before the next due time, so none is missed', async ({ db }) => {
   await db.query(`SELECT bgw_schedule('jittered', '1 second', 'SELECT 1', jitter => '1 h', overlap => 'parallel 99')`);
   await writtenAt(db, at('00:00.5'));

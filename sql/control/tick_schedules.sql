@@ -89,14 +89,10 @@ AS $$
 DECLARE
     here bigint;
     waiting bigint;
-    can_launch boolean;
 BEGIN
     SELECT count(*), count(*) FILTER (WHERE process.run_id IS NULL AND process.restarts = 0) INTO here, waiting
     FROM bgw.process WHERE process.schedule_id = schedule.id;
-    SELECT coalesce(worker.enabled AND worker.scope = 'one' AND (worker.max_instances IS NULL
-            OR (SELECT count(*) FROM bgw.process WHERE process.worker_id = worker.id AND process.schedule_id IS DISTINCT FROM schedule.id) < worker.max_instances), false)
-    INTO can_launch FROM bgw.worker WHERE worker.id = schedule.worker_id AND NOT worker.unregistered;
-    IF can_launch IS NOT TRUE THEN
+    IF NOT bgw.can_launch(schedule) THEN
         PERFORM bgw.record_tick(schedule, due, 'skipped');
     ELSIF schedule.on_overlap = 'cancel previous' THEN
         INSERT INTO bgw.signal (process_id, signal) SELECT process.id, 'SIGTERM' FROM bgw.process WHERE process.schedule_id = schedule.id;
@@ -112,16 +108,28 @@ END;
 $$;
 COMMENT ON FUNCTION bgw.launch_due(bgw.schedule, timestamptz) IS 'Launches for a due time as far as the overlap rule allows it.';
 
+CREATE OR REPLACE FUNCTION bgw.can_launch(schedule bgw.schedule) RETURNS boolean
+LANGUAGE plpgsql STABLE
+AS $$
+BEGIN
+    RETURN EXISTS (SELECT FROM bgw.worker WHERE worker.id = schedule.worker_id AND NOT worker.unregistered AND worker.enabled AND worker.scope = 'one'
+        AND (worker.max_instances IS NULL
+             OR (SELECT count(*) FROM bgw.process WHERE process.worker_id = worker.id AND process.schedule_id IS DISTINCT FROM schedule.id) < worker.max_instances));
+END;
+$$;
+COMMENT ON FUNCTION bgw.can_launch(bgw.schedule) IS
+'Whether the worker of a schedule can be launched.  max_instances: the overlap rule is what bounds the processes of the schedule itself.';
+
 CREATE OR REPLACE FUNCTION bgw.launch_missed(schedule bgw.schedule, due timestamptz, catch_up integer) RETURNS integer
 LANGUAGE plpgsql
 AS $$
 BEGIN
-    PERFORM bgw.record_tick(schedule, due, CASE WHEN catch_up > 0 THEN 'launched' ELSE 'missed' END);
+    PERFORM bgw.record_tick(schedule, due, CASE WHEN catch_up > 0 AND bgw.can_launch(schedule) THEN 'launched' ELSE 'missed' END);
     RETURN catch_up - 1;
 END;
 $$;
 COMMENT ON FUNCTION bgw.launch_missed(bgw.schedule, timestamptz, integer) IS
-'Launches for a due time that was missed, if so many may still be caught up (NULL: none).  Returns how many after it.';
+'Launches for a due time that was missed, if so many may still be caught up (NULL: none) and its worker can be launched.  Returns how many after it.';
 
 CREATE OR REPLACE FUNCTION bgw.record_tick(schedule bgw.schedule, due timestamptz, outcome text) RETURNS void
 LANGUAGE plpgsql

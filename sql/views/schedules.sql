@@ -53,7 +53,7 @@ CREATE OR REPLACE VIEW public.bgw_schedules AS
     FROM bgw.read_schedules() AS row;
 COMMENT ON VIEW public.bgw_schedules IS
 'Every schedule.  last_run, last_status: of the last run that began, and ended.  next_run: when it starts next, with its jitter.  running, backlog: processes that run, and that wait.
-Counters since it was made: ran (finished), failed of these; due times that were coalesced (into a run that waited), skipped (an earlier run was there), missed (nobody was there).
+Counters since it was made: ran (finished), failed of these; due times that were coalesced (into a run that waited), skipped (an earlier run was there, or its worker cannot be launched), missed (nobody was there).
 waiting_for: why nothing of it is running.  on_overlap, on_missed: the arguments overlap and missed of bgw_schedule.
 Example: SELECT name, schedule, last_status, next_run, waiting_for FROM bgw_schedules;';
 GRANT SELECT ON public.bgw_schedules TO PUBLIC;
@@ -68,6 +68,6 @@ CREATE OR REPLACE VIEW public.bgw_schedule_history AS
     FROM bgw.read_ticks() AS tick JOIN bgw.read_schedules() AS row ON (row.schedule).id = tick.schedule_id;
 COMMENT ON VIEW public.bgw_schedule_history IS
 'One row per due time of the last seven days, some 1,000 per schedule that is there.  outcome: launched (handle says as what; bgw_run_history how it went), coalesced into a run that waited already,
-skipped since an earlier run was there, missed since nobody was there in time.
+skipped since an earlier run was there or its worker could not be launched, missed since nobody was there in time.
 Example: SELECT due_at, outcome FROM bgw_schedule_history WHERE name = ''nightly'' ORDER BY due_at DESC LIMIT 10;';
 GRANT SELECT ON public.bgw_schedule_history TO PUBLIC;
