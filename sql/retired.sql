@@ -39,4 +39,5 @@ DROP FUNCTION IF EXISTS bgw.note_schedule(bgw.schedule);
 -- Returned one value each, or none.
 DROP FUNCTION IF EXISTS bgw.deliver_signals(bigint);
 DROP FUNCTION IF EXISTS bgw.settle_stopped();
+-- Did not know in which unit the value was set.
 DROP FUNCTION IF EXISTS bgw.kept_value(bgw.setting, text, text);

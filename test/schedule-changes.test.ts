@@ -271,17 +271,24 @@ test('a run of a schedule that was removed is not retried with the command of th
   expect(await db.value('SELECT count(*)::int FROM trace')).toBe(0);
 });
 
-test('an atomic run whose schedule is removed meanwhile is done, and leaves nothing behind', async ({
+test('an atomic run whose schedule is removed or no longer atomic is done, and leaves nothing behind', async ({
   db,
   controller,
 }) => {
-  await db.query(`SELECT bgw_schedule_at('s', '2000-01-01', 'SELECT pg_advisory_xact_lock(1)', mode => 'atomic')`);
   const gate = await db.client();
-  await gate.query('SELECT pg_advisory_lock(1)');
-  const { handle } = await controller.saw('worker_started', { name: 's' });
-  await db.query(`SELECT bgw_unschedule('s')`);
-  await gate.query('SELECT pg_advisory_unlock(1)');
-  await db.query(`CALL bgw_wait_for_shutdown($1, '20 s')`, [handle]);
-  expect(await db.value('SELECT status FROM bgw_run_history WHERE handle = $1', [handle])).toBe('done');
+  for (const [name, change] of [
+    ['gone', `bgw_unschedule('gone')`],
+    ['session', `bgw_schedule_at('session', '2000-01-01', 'SELECT 1', mode => 'session')`],
+  ] as const) {
+    await gate.query('SELECT pg_advisory_lock(1)');
+    await db.query(`SELECT bgw_schedule_at($1, '2000-01-01', 'SELECT pg_advisory_xact_lock(1)', mode => 'atomic')`, [
+      name,
+    ]);
+    const { handle } = await controller.saw('worker_started', { name });
+    await db.query(`SELECT ${change}`);
+    await gate.query('SELECT pg_advisory_unlock(1)');
+    await db.query(`CALL bgw_wait_for_shutdown($1, '20 s')`, [handle]);
+    expect(await db.value('SELECT status FROM bgw_run_history WHERE handle = $1', [handle])).toBe('done');
+  }
   expect(await db.value('SELECT count(*)::int FROM bgw.completed_run')).toBe(0);
 });
