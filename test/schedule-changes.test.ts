@@ -201,6 +201,24 @@ test('what was missed is not caught up with a worker that cannot be launched', a
   expect(await db.value('SELECT count(*)::int FROM bgw.process')).toBe(0);
 });
 
+test('a schedule that one session removes and another changes at once is no deadlock', async ({ db }) => {
+  await db.query(`SELECT bgw_register('other', 'SELECT 1')`);
+  for (const leave of [`bgw_unschedule('s')`, `bgw_schedule('s', '@daily', worker => 'other')`]) {
+    await db.query(`SELECT bgw_schedule('s', '@daily', 'SELECT 1')`);
+    const [first, second] = [await db.client(), await db.client()];
+    await first.query('BEGIN');
+    await first.query(`SELECT bgw_register('s', 'SELECT 2')`);
+    const left = second.query(`SELECT ${leave}`);
+    await until(() =>
+      db.value(`SELECT bool_or(wait_event_type = 'Lock') FROM pg_stat_activity WHERE datname = current_database()`),
+    );
+    await first.query(`SELECT bgw_schedule('s', '@hourly', 'SELECT 2')`);
+    await first.query('COMMIT');
+    await left;
+    await db.query(`SELECT bgw_unschedule(name) FROM bgw_schedules WHERE name = 's'`);
+  }
+});
+
 test('a run with jitter starts before the next due time, so none is missed', async ({ db }) => {
   await db.query(`SELECT bgw_schedule('jittered', '1 second', 'SELECT 1', jitter => '1 h', overlap => 'parallel 99')`);
   await writtenAt(db, at('00:00.5'));

@@ -42,6 +42,7 @@ BEGIN
                 MESSAGE = pg_catalog.format('schedule "%s": database, mode, timeout and retries are those of worker "%s"', worker_for_schedule.name, worker_name),
                 HINT = 'Say them in bgw_register.';
         END IF;
+        PERFORM bgw.lock_made_worker(bgw.current_owner(), worker_for_schedule.name);
         RETURN worker.id;
     ELSIF retries NOT BETWEEN 0 AND 999 OR retry_time <= interval '0' OR retry_time > interval '10 min' THEN
         RAISE EXCEPTION USING ERRCODE = 'invalid_parameter_value',
@@ -66,6 +67,16 @@ $$;
 COMMENT ON FUNCTION bgw.worker_for_schedule(text, text, text, text, text, interval, integer, interval) IS
 'The worker that a schedule launches: the one it names, or that of its command, which is registered here.  retries become its restart rule.
 Errors: 22023 neither or both, 42704 no such worker, 42710 a worker of that name is there.';
+
+CREATE OR REPLACE FUNCTION bgw.lock_made_worker(owner oid, schedule_name text) RETURNS void
+LANGUAGE plpgsql
+AS $$
+BEGIN
+    PERFORM FROM bgw.worker WHERE worker.owner = lock_made_worker.owner AND worker.name = schedule_name AND worker.made_by_schedule FOR NO KEY UPDATE;
+END;
+$$;
+COMMENT ON FUNCTION bgw.lock_made_worker(oid, text) IS
+'Locks the worker that was made for the command of a schedule, before the schedule: bgw_schedule, which registers it first, takes them in that order.';
 
 CREATE OR REPLACE FUNCTION bgw.refuse_null(schedule_name text, arguments jsonb) RETURNS void
 LANGUAGE plpgsql

@@ -116,6 +116,7 @@ AS $$
 DECLARE
     definition bgw.schedule := bgw.find_schedule(name);
 BEGIN
+    PERFORM bgw.lock_made_worker(definition.owner, definition.name);
     PERFORM bgw.request(process.id, 'SIGTERM') FROM bgw.process
     WHERE process.schedule_id = definition.id AND (bgw_unschedule.stop OR process.run_id IS NULL);
     UPDATE bgw.schedule SET unscheduled = true WHERE schedule.id = definition.id;
