@@ -2,7 +2,7 @@
 import { spawnSync } from 'node:child_process';
 import { join } from 'node:path';
 import { findPackageRoot } from '../src/package-root.ts';
-import { expect, startController, test } from './support/controller.ts';
+import { expect, spawnController, startController, test } from './support/controller.ts';
 import { onServer } from './support/database.ts';
 import { until } from './support/until.ts';
 
@@ -60,6 +60,18 @@ test('a launch waits for the commit of its transaction, also one in a savepoint'
   expect(await of()).toEqual([none, 'the commit of this transaction', 'the commit of this transaction']);
   await db.query('COMMIT');
   expect(await of()).toEqual([none, none, none]);
+});
+
+test('what ran on a node that is gone waits for another one', async ({ db }) => {
+  const node = await spawnController(db);
+  const handle = await db.value<bigint>(`SELECT bgw_launch_sql('SELECT pg_sleep(600)')`);
+  await db.query('CALL bgw_wait_for_startup($1)', [handle]);
+  const waits = `SELECT status || ': ' || waiting_for FROM bgw_stat_activity WHERE handle = $1`;
+  expect(await db.value(waits, [handle])).toBe(null);
+  await node.end('SIGKILL');
+  await db.query('UPDATE bgw.node SET lease_until = clock_timestamp()');
+  const name = await db.value<string>('SELECT name FROM bgw.node');
+  expect(await db.value(waits, [handle])).toBe(`started: another controller: node "${name}" is gone`);
 });
 
 test('its values are live while the worker holds a session, and NULL between two runs', async ({ db, controller }) => {

@@ -40,3 +40,8 @@ CREATE OR REPLACE FUNCTION bgw.has_live_node() RETURNS boolean
 LANGUAGE sql STABLE
 AS $$ SELECT EXISTS (SELECT FROM bgw.node WHERE bgw.is_live(node.fenced, node.lease_until, node.control_pid, node.control_backend_start)) $$;
 COMMENT ON FUNCTION bgw.has_live_node() IS 'Whether any controller is alive.';
+
+CREATE OR REPLACE FUNCTION bgw.live_nodes() RETURNS SETOF bigint
+LANGUAGE sql STABLE
+AS $$ SELECT node.id FROM bgw.node WHERE bgw.is_live(node.fenced, node.lease_until, node.control_pid, node.control_backend_start) $$;
+COMMENT ON FUNCTION bgw.live_nodes() IS 'The controllers that are alive.';

@@ -57,7 +57,9 @@ LANGUAGE sql STABLE
 AS $$
     -- In the order of the conditions in claim_startable.
     SELECT CASE
-        WHEN process.run_id IS NOT NULL THEN CASE WHEN process.status = 'not_yet_started' THEN 'the start on its node' END
+        WHEN process.run_id IS NOT NULL THEN CASE
+            WHEN process.node_id NOT IN (SELECT bgw.live_nodes()) THEN pg_catalog.format('another controller: node "%s" is gone', (SELECT node.name FROM bgw.node WHERE node.id = process.node_id))
+            WHEN process.status = 'not_yet_started' THEN 'the start on its node' END
         WHEN process.stop_requested_at IS NOT NULL THEN 'termination'
         WHEN process.owner NOT IN (SELECT oid FROM pg_catalog.pg_roles) THEN pg_catalog.format('role with OID %s does not exist', process.owner)
         WHEN process.owner NOT IN (SELECT login.owner FROM bgw.login) THEN pg_catalog.format('there is no login for role "%s"', pg_catalog.pg_get_userbyid(process.owner))
