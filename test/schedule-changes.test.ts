@@ -219,6 +219,20 @@ test('a schedule that one session removes and another changes at once is no dead
   }
 });
 
+test('a schedule whose worker others run, as often as may be, says so', async ({ db, controller }) => {
+  await db.query(`SELECT bgw_register('busy', 'SELECT 1', naptime => '1 h', autostart => true)`);
+  await controller.saw('worker_started', { name: 'busy' });
+  await db.query(`SELECT bgw_schedule('s', 'every 1 second', worker => 'busy')`);
+  await until(async () => Number((await schedule(db, 's'))['skipped']) > 0);
+  expect(await schedule(db, 's')).toMatchObject({
+    ran: 0n,
+    waiting_for: 'the end of another process of worker "busy": max_instances is 1',
+  });
+  await db.query(`SELECT bgw_terminate('busy')`);
+  await until(async () => Number((await schedule(db, 's'))['running']) > 0);
+  expect(await schedule(db, 's')).toMatchObject({ waiting_for: null });
+});
+
 test('a run with jitter starts before the next due time, so none is missed', async ({ db }) => {
   await db.query(`SELECT bgw_schedule('jittered', '1 second', 'SELECT 1', jitter => '1 h', overlap => 'parallel 99')`);
   await writtenAt(db, at('00:00.5'));

@@ -28,6 +28,9 @@ BEGIN
         WHEN first_waiting IS NOT NULL THEN (SELECT obstacle FROM bgw.process CROSS JOIN LATERAL bgw.obstacle(process, worker) WHERE process.id = first_waiting)
         WHEN NOT schedule.active THEN 'bgw_resume'
         WHEN NOT worker.enabled THEN 'worker is not enabled'
+        WHEN worker.scope <> 'one' THEN pg_catalog.format('worker "%s" runs in every database', worker.name)
+        WHEN worker.max_instances <= (SELECT count(*) FROM bgw.process WHERE process.worker_id = worker.id AND process.schedule_id IS DISTINCT FROM schedule.id)
+            THEN pg_catalog.format('the end of another process of worker "%s": max_instances is %s', worker.name, worker.max_instances)
         WHEN state.error IS NOT NULL THEN state.error
         WHEN NOT (SELECT bgw.has_live_node()) THEN 'a controller: none is running'
         WHEN state.schedule_id IS NULL THEN 'its turn'
