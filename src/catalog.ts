@@ -5,6 +5,7 @@
  */
 import type pg from 'pg';
 import type { Clock } from './clock.ts';
+import { describeError } from './errors.ts';
 import {
   type Answered,
   type Claim,
@@ -12,6 +13,7 @@ import {
   decodeStandbyWorkers,
   encodeEvents,
   type Event,
+  inAscii,
   type StandbyAnswer,
   type StandbyWorker,
 } from './orders.ts';
@@ -52,6 +54,8 @@ const TAKE_ORDERS = `
 const EXCHANGE = `
   WITH reported AS MATERIALIZED (SELECT bgw.report($1, $2, $3))
   SELECT bgw.take_orders($1, $2, $4, since => $5, is_poll => false)::pg_catalog.text AS answer FROM reported`;
+/** A worker has said what the encoding of the catalog's database does not have. */
+const UNTRANSLATABLE = '22P05';
 
 export class Catalog implements Signaller {
   readonly serverVersion: number;
@@ -140,12 +144,15 @@ export class Catalog implements Signaller {
     events: readonly Event[],
     { room, hurried, since, isPoll }: Demand,
   ): Promise<Answered> {
-    const { rows } = await this.#client.query<{ answer: string }>(
-      events.length === 0
-        ? { name: 'take_orders', text: TAKE_ORDERS, values: [nodeId, epoch, room, hurried, since, isPoll] }
-        : { name: 'exchange', text: EXCHANGE, values: [nodeId, epoch, encodeEvents(events, this.#clock), room, since] },
-    );
-    return decodeOrders(rows[0]?.answer ?? '');
+    if (events.length === 0)
+      return this.#orders('take_orders', TAKE_ORDERS, [nodeId, epoch, room, hurried, since, isPoll]);
+    const report = encodeEvents(events, this.#clock);
+    const exchange = (encoded: string): Promise<Answered> =>
+      this.#orders('exchange', EXCHANGE, [nodeId, epoch, encoded, room, since]);
+    return exchange(report).catch((error: unknown) => {
+      if (describeError(error).code !== UNTRANSLATABLE) throw error;
+      return exchange(inAscii(report));
+    });
   }
 
   /** Registers a session of this node, before it runs any user text. Returns its start time. */
@@ -219,6 +226,11 @@ export class Catalog implements Signaller {
       [pid, backendStart],
     );
     return rows[0]?.sent ?? false;
+  }
+
+  async #orders(name: string, text: string, values: unknown[]): Promise<Answered> {
+    const { rows } = await this.#client.query<{ answer: string }>({ name, text, values });
+    return decodeOrders(rows[0]?.answer ?? '');
   }
 
   async #row<Row extends pg.QueryResultRow>(text: string, values: unknown[]): Promise<Row> {

@@ -181,6 +181,11 @@ export function encodeEvents(events: readonly Event[], clock: Clock): string {
   return JSON.stringify(lists);
 }
 
+/** What every encoding of a database has: other characters by their number. */
+export function inAscii(json: string): string {
+  return json.replaceAll(/[\u{80}-\u{10ffff}]/gu, (character) => `\\\\u{${character.codePointAt(0)?.toString(16)}}`);
+}
+
 function flatten(event: Event, now: number): Record<string, unknown> {
   const flat: Record<string, unknown> = { ...event, kind: undefined, at: undefined, age: Math.max(0, now - event.at) };
   if (event.kind === 'exited') {

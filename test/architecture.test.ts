@@ -50,7 +50,7 @@ const MAY_IMPORT: Record<string, string[]> = {
   lease: ['clock'],
   vigil: ['clock'],
   frontier: ['clock'],
-  catalog: ['sessions', 'sdk', 'orders', 'clock'],
+  catalog: ['sessions', 'sdk', 'orders', 'errors', 'clock'],
   sessions: ['orders', 'sql-statements', 'observation', 'errors', 'clock'],
   events: ['log', 'orders', 'observation', 'errors', 'clock'],
   log: ['observation', 'errors'],

@@ -1,0 +1,36 @@
+/** Databases and servers that are set up unlike ours: encodings, settings of the database, event triggers, publications. */
+import pg from 'pg';
+import { migrate } from '../src/migrate.ts';
+import { startController, test } from './support/controller.ts';
+import { createDatabase, expect } from './support/database.ts';
+
+async function migrateDatabase(url: string): Promise<void> {
+  const client = new pg.Client({ connectionString: url });
+  await client.connect();
+  try {
+    await migrate(client);
+  } finally {
+    await client.end();
+  }
+}
+
+test('what a worker says reaches a catalog whose encoding does not have it', async ({ db }) => {
+  const latin = await createDatabase({ template: `template0 ENCODING 'LATIN1' LOCALE 'C'` });
+  await migrateDatabase(latin.url);
+  const node = await startController(latin);
+  try {
+    // In a database that has it.
+    const handle = await latin.value<bigint>(`SELECT bgw_launch_sql($1, database => $2)`, [
+      `DO $$ BEGIN RAISE WARNING '%', chr(233); RAISE EXCEPTION 'costs 5 %', chr(8364) || chr(128024); END $$`,
+      db.name,
+    ]);
+    await latin.query('CALL bgw_wait_for_shutdown($1)', [handle]);
+    expect(await latin.value('SELECT message FROM bgw_run_history WHERE handle = $1', [handle])).toBe(
+      'costs 5 \\u{20ac}\\u{1f418}',
+    );
+    expect(node.observations.filter(({ kind }) => kind === 'connection_lost')).toEqual([]);
+  } finally {
+    await node.stop();
+    await latin.drop();
+  }
+});
