@@ -3,6 +3,7 @@ import pg from 'pg';
 import { migrate } from '../src/migrate.ts';
 import { startController, test } from './support/controller.ts';
 import { createDatabase, expect } from './support/database.ts';
+import { until } from './support/until.ts';
 
 async function migrateDatabase(url: string): Promise<void> {
   const client = new pg.Client({ connectionString: url });
@@ -33,4 +34,23 @@ test('what a worker says reaches a catalog whose encoding does not have it', asy
     await node.stop();
     await latin.drop();
   }
+});
+
+test('an event trigger that refuses DDL stops no node', async ({ db, startController: start }) => {
+  const day = await db.value<string>(`SELECT to_char(clock_timestamp() AT TIME ZONE 'UTC', 'YYYYMMDD')`);
+  await db.query(`
+    CREATE FUNCTION refuse() RETURNS event_trigger LANGUAGE plpgsql AS $$ BEGIN RAISE 'the schema is frozen'; END $$;
+    CREATE EVENT TRIGGER refusal ON ddl_command_start EXECUTE FUNCTION refuse()`);
+  const node = await start();
+  const handle = await db.value<bigint>(`SELECT bgw_launch_sql('SELECT 1')`);
+  await node.saw('worker_exited', { handle: String(handle), exitCode: 0 });
+  const said = 'SELECT severity, sqlstate, message FROM bgw_log WHERE handle IS NULL ORDER BY id';
+  const refused = { severity: 'WARNING', sqlstate: 'P0001' };
+  expect((await db.query(said)).rows).toEqual([
+    { ...refused, message: 'could not renew the partitions of bgw.run: the schema is frozen' },
+    { ...refused, message: 'could not renew the partitions of bgw.tick: the schema is frozen' },
+  ]);
+  await db.query('DROP EVENT TRIGGER refusal');
+  await db.query(`UPDATE bgw.duty SET due_at = '-infinity'`);
+  await until(() => db.value(`SELECT to_regclass('bgw.tick_${day}') IS NOT NULL`));
 });

@@ -97,6 +97,7 @@ AS $$
 DECLARE
     day date;
     old_partition regclass;
+    problem text;
 BEGIN
     IF pg_catalog.to_regclass(pg_catalog.format('bgw.%s_%s', parent, pg_catalog.to_char(today + 2, 'YYYYMMDD'))) IS NOT NULL THEN
         RETURN;  -- it was the last to be made, together with all that follows
@@ -113,9 +114,17 @@ BEGIN
     EXECUTE pg_catalog.format('DELETE FROM bgw.%I WHERE %I < $1', parent || '_default', key) USING today - 7;
 EXCEPTION WHEN lock_not_available OR deadlock_detected THEN
     RETURN;  -- Somebody is reading; in a minute it is tried again, and until then the default partition takes what comes.
+WHEN OTHERS THEN
+    -- An event trigger that refuses DDL, say: nothing for which the workers are to stop.
+    problem := pg_catalog.format('could not renew the partitions of bgw.%s: %s', parent, SQLERRM);
+    INSERT INTO bgw.log (severity, sqlstate, message, detail)
+    SELECT 'WARNING', SQLSTATE, problem, 'It is tried again each minute; until then the default partition takes what comes.'
+    WHERE NOT EXISTS (SELECT FROM bgw.log AS earlier WHERE earlier.message = problem AND earlier.logged_at > bgw.now() - interval '1 hour');
 END;
 $$;
-COMMENT ON FUNCTION bgw.partition_by_day(text, text, date) IS 'Makes the partitions of a history for today and the next two days, and drops those older than seven days.';
+COMMENT ON FUNCTION bgw.partition_by_day(text, text, date) IS
+'Makes the partitions of a history for today and the next two days, and drops those older than seven days.  What keeps it from that is a WARNING in
+bgw.log, once an hour.';
 
 CREATE OR REPLACE FUNCTION bgw.make_partition(parent text, key text, day date) RETURNS void
 LANGUAGE plpgsql
