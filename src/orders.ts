@@ -97,6 +97,8 @@ export interface Exit {
   ran_ms?: number | undefined;
   /** The backend that it ran in. */
   session_pid?: number | undefined;
+  /** It was ended before it had a session to begin in. */
+  unbegun?: boolean | undefined;
   /** Its work was finished before anybody could end it. */
   done?: boolean | undefined;
   /** Of an atomic run whose session was lost: the database finds out whether it has committed. */

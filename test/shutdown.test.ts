@@ -7,7 +7,7 @@ import pg from 'pg';
 import { startEmbedded } from '../src/embedded.ts';
 import { migrate } from '../src/migrate.ts';
 import { expect, nothingLeft, ownBackends, spawnController, startController, test } from './support/controller.ts';
-import { createDatabase, type TestDatabase } from './support/database.ts';
+import { createDatabase, onServer, type TestDatabase } from './support/database.ts';
 import { until } from './support/until.ts';
 
 const SLEEP = 'SELECT pg_sleep(600)';
@@ -50,6 +50,25 @@ test('SIGTERM ends the workers and leaves nothing on the server', async ({ db })
     'SELECT handle, status FROM bgw_stat_activity WHERE handle IS NOT NULL ORDER BY handle',
   );
   expect(rows).toEqual([napping, process_].map((handle) => ({ handle, status: 'not_yet_started' })));
+});
+
+test('what had no session to begin in when its node stopped runs on the next one', async ({ ordinary: { db } }) => {
+  const limit = (connections: number): Promise<void> =>
+    onServer(`ALTER DATABASE ${db.name} CONNECTION LIMIT ${connections}`);
+  const first = await startController(db);
+  await limit(1);
+  const waiting = [
+    await db.value<bigint>(`SELECT bgw_launch_sql('SELECT 1', name => 'turned away')`),
+    await db.value<bigint>(`SELECT bgw_launch('hello_world')`),
+  ];
+  for (const handle of waiting) await first.saw('session_awaited', { handle: String(handle) });
+  await first.stop();
+  await limit(-1);
+  const second = await startController(db);
+  for (const handle of waiting) await second.saw('worker_started', { handle: String(handle) });
+  await db.query('CALL bgw_wait_for_shutdown($1)', [waiting[0]]);
+  expect(await statusOf(db, waiting[0] ?? 0n)).toBe('done');
+  await second.stop();
 });
 
 test('workers that restart come back under their handles with the next controller', async ({ db, startController }) => {

@@ -116,6 +116,10 @@ export class Roster {
   #report({ handle, run_id, name }: StartOrder, exit: Exit): void {
     if (this.#silent) return;
     const { events, observe } = this.#options;
+    if (this.#interrupted && exit.unbegun) {
+      events.push({ kind: 'returned', handle, run_id });
+      return;
+    }
     const interrupted = exit.interrupted ?? (this.#interrupted && !exit.done);
     events.push({ kind: 'exited', handle, run_id, ...exit, interrupted });
     observe({ kind: 'worker_exited', handle, name, exitCode: exit.exit_code, error: exit.error });

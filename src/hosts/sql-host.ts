@@ -89,9 +89,9 @@ export class SqlHost implements Host {
     }
   }
 
-  /** How an attempt ends that was terminated between two runs. */
+  /** How an attempt ends that was terminated before its first run, or between two. */
   #terminated(): Exit {
-    return { exit_code: 0, error: administratorCommand(this.order.name) };
+    return { exit_code: 0, error: administratorCommand(this.order.name), unbegun: !this.#started };
   }
 
   /** A session, or none if the worker is to end. A server that is away for now is waited for: nothing has begun yet. */
