@@ -240,7 +240,8 @@ async function refreshSqlLayer(
   if (hash === stored) return 'unchanged';
 
   await applySqlLayer(client, files, { isFirst: stored === null });
-  await client.query(`DELETE FROM ${schema}.sql_layer`);
+  // It has no key: DELETE is refused where a publication is FOR ALL TABLES.
+  await client.query(`TRUNCATE ${schema}.sql_layer`);
   await client.query(`INSERT INTO ${schema}.sql_layer (hash) VALUES ($1)`, [hash]);
   log(`applied ${schema === 'bgw' ? 'sql' : `sql/${schema}`}/ (${files.length} files)`);
   return 'applied';

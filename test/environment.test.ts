@@ -54,3 +54,10 @@ test('an event trigger that refuses DDL stops no node', async ({ db, startContro
   await db.query(`UPDATE bgw.duty SET due_at = '-infinity'`);
   await until(() => db.value(`SELECT to_regclass('bgw.tick_${day}') IS NOT NULL`));
 });
+
+test('an upgrade works where everything is published', async ({ db }) => {
+  await db.query(`UPDATE bgw.sql_layer SET hash = 'older'`);
+  await db.query('CREATE PUBLICATION everything FOR ALL TABLES');
+  await migrateDatabase(db.url);
+  expect(await db.value(`SELECT count(*)::int FROM bgw.sql_layer WHERE hash <> 'older'`)).toBe(1);
+});
