@@ -2,7 +2,7 @@
 import pg from 'pg';
 import { migrate } from '../src/migrate.ts';
 import { startController, test } from './support/controller.ts';
-import { createDatabase, expect } from './support/database.ts';
+import { createDatabase, expect, onServer } from './support/database.ts';
 import { until } from './support/until.ts';
 
 async function migrateDatabase(url: string): Promise<void> {
@@ -60,4 +60,12 @@ test('an upgrade works where everything is published', async ({ db }) => {
   await db.query('CREATE PUBLICATION everything FOR ALL TABLES');
   await migrateDatabase(db.url);
   expect(await db.value(`SELECT count(*)::int FROM bgw.sql_layer WHERE hash <> 'older'`)).toBe(1);
+});
+
+test('kill_idle spares whom it should where backslashes are escapes', async ({ db }) => {
+  await onServer(`ALTER DATABASE ${db.name} SET standard_conforming_strings = off`);
+  const session = await db.client();
+  await session.query(`SET kill_idle.exclude_users = 'root , app'`);
+  const { rows } = await session.query(`SELECT bgw.is_listed('app', 'kill_idle.exclude_users') AS listed`);
+  expect(rows).toEqual([{ listed: true }]);
 });

@@ -9,7 +9,7 @@ DECLARE
 BEGIN
     BEGIN
         PERFORM public.bgw_schedule_validate(schedule);
-        IF pg_catalog.cardinality(bgw.parse_schedule(schedule)) <> 1 OR schedule ~* '^\s*0*([1-9]|[1-5][0-9])\s*second(s\s*)?$' THEN
+        IF pg_catalog.cardinality(bgw.parse_schedule(schedule)) <> 1 OR schedule ~* E'^\\s*0*([1-9]|[1-5][0-9])\\s*second(s\\s*)?$' THEN
             RETURN;
         END IF;
         reason := 'pg_cron has no other intervals; bgw_schedule has.';

@@ -11,7 +11,7 @@ SELECT public.bgw_define_setting('kill_idle.dry_run', boot_val => 'off', vartype
 
 CREATE OR REPLACE FUNCTION bgw.is_listed(item text, setting_name text) RETURNS boolean
 LANGUAGE sql STABLE
-AS $$ SELECT coalesce(item <> '' AND item = ANY (pg_catalog.regexp_split_to_array(pg_catalog.btrim(pg_catalog.current_setting(setting_name)), '\s*,\s*')), false) $$;
+AS $$ SELECT coalesce(item <> '' AND item = ANY (pg_catalog.regexp_split_to_array(pg_catalog.btrim(pg_catalog.current_setting(setting_name)), E'\\s*,\\s*')), false) $$;
 COMMENT ON FUNCTION bgw.is_listed(text, text) IS 'Whether a setting that is a list joined by commas has this item.';
 
 CREATE OR REPLACE PROCEDURE bgw.kill_idle()
@@ -30,7 +30,7 @@ BEGIN
           -- On a standby no session can be registered: there the login of a node tells, and the name that its sessions have.
           AND NOT (pg_catalog.pg_is_in_recovery() AND application_name ~ '^(bgw |bgworker: )' AND EXISTS (SELECT FROM bgw.login WHERE login.owner = usesysid))
           AND NOT EXISTS (SELECT FROM pg_catalog.pg_roles WHERE rolname = usename AND rolsuper)
-          AND query !~* '^\s*(listen|notify|select\s+pg_notify)\y'
+          AND query !~* E'^\\s*(listen|notify|select\\s+pg_notify)\\y'
           AND NOT bgw.is_listed(usename, 'kill_idle.exclude_users')
           AND NOT bgw.is_listed(application_name, 'kill_idle.exclude_applications')
     LOOP
