@@ -80,10 +80,16 @@ function fromUrl(url: string): Parameters {
   try {
     const parsed = parse(withoutTlsFiles(url));
     const asked = new URLSearchParams(url.split('?')[1] ?? '');
-    return pick((name) => asked.get(name) ?? parsed[name]);
+    return pick((name) => (name === 'database' ? databaseOf(url, asked) : (asked.get(name) ?? parsed[name])));
   } catch (error) {
     throw invalidUrl('It cannot be parsed as a URL.', error);
   }
+}
+
+/** As libpq reads it; pg-connection-string leaves a slash, and other signs that mean something in a URL, encoded. */
+function databaseOf(url: string, asked: URLSearchParams): string | undefined {
+  const path = /^[^:]*:\/\/[^/?#]*\/([^?#]*)/.exec(url)?.[1];
+  return asked.get('dbname') ?? asked.get('database') ?? (path && decodeURIComponent(path));
 }
 
 /** pg-connection-string would read the certificates, and warn about modes that are decided here. */

@@ -29,6 +29,15 @@ describe('a connection', () => {
     });
   });
 
+  test.each([
+    ['postgresql://localhost/a%2Fb%23c%3Fd%40e%2B%25', 'a/b#c?d@e+%'],
+    ['postgresql://localhost/a%252Fb', 'a%2Fb'],
+    ['postgresql://localhost/?dbname=app', 'app'],
+    ['postgresql://me@localhost', 'me'],
+  ])('%s names its database as it does to libpq', (url, database) => {
+    expect(connectionConfig({ url, env: { PGUSER: 'me' } })).toMatchObject({ database });
+  });
+
   test('may be a socket directory', () => {
     const fromUrl = connectionConfig({ url: 'postgresql:///app?host=/run/pg', env: {} });
     expect(fromUrl).toMatchObject({ host: '/run/pg', database: 'app', ssl: false });
