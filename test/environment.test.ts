@@ -1,4 +1,6 @@
 /** Databases and servers that are set up unlike ours: encodings, settings of the database, event triggers, publications. */
+import { once } from 'node:events';
+import { type AddressInfo, connect, createServer } from 'node:net';
 import pg from 'pg';
 import { migrate } from '../src/migrate.ts';
 import { startController, test } from './support/controller.ts';
@@ -68,4 +70,27 @@ test('kill_idle spares whom it should where backslashes are escapes', async ({ d
   await session.query(`SET kill_idle.exclude_users = 'root , app'`);
   const { rows } = await session.query(`SELECT bgw.is_listed('app', 'kill_idle.exclude_users') AS listed`);
   expect(rows).toEqual([{ listed: true }]);
+});
+
+test('a pooler is refused before anything is set in a session that others will have', async ({ db }) => {
+  let said = '';
+  const { hostname, port } = new URL(db.url);
+  const pooler = createServer((client) => {
+    const server = connect(Number(port), hostname).on('error', () => client.destroy());
+    client.on('data', (data) => ((said += data.toString('latin1')), server.write(data)));
+    client.on('error', () => undefined).on('close', () => server.destroy());
+    server.on('data', (data) => {
+      const key = data.indexOf('K\0\0\0\f', 0, 'latin1');
+      if (key >= 0) data.writeInt32BE(-1, key + 5);
+      client.write(data);
+    });
+  }).listen(0, '127.0.0.1');
+  await once(pooler, 'listening');
+  const url = new URL(db.url);
+  url.hostname = '127.0.0.1';
+  url.port = String((pooler.address() as AddressInfo).port);
+  await expect(startController({ url: url.href })).rejects.toMatchObject({ code: 'WK203' });
+  expect(said).toMatch(/pg_backend_pid/);
+  expect(said).not.toMatch(/set_config/);
+  pooler.close();
 });

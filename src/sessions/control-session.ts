@@ -42,7 +42,6 @@ const SET_SETTINGS = `
 
 /** What a control session has found. */
 export interface Server {
-  pid: number;
   version: number;
   standby: boolean;
   migrated: boolean;
@@ -63,17 +62,20 @@ export async function openControlSession(connection: pg.ClientConfig): Promise<{
   client.on('error', () => undefined); // the query in flight, or the next one, says so
   await client.connect();
   try {
+    // First of all: what is set through a pooler is set for whoever gets that backend next.
+    const { rows: answers } = await client.query<{ pid: number }>('SELECT pg_catalog.pg_backend_pid() AS pid');
+    checkBackend(client, answers[0]?.pid);
     await client.query('SET ROLE NONE'); // whoever owns the database may have set another one for it
     await client.query(SET_SETTINGS, [CONTROL_SETTINGS]);
     const { rows } = await client.query<Server>(
-      `SELECT pg_catalog.pg_backend_pid() AS pid, pg_catalog.current_setting('server_version_num')::int AS version,
+      `SELECT pg_catalog.current_setting('server_version_num')::int AS version,
               pg_catalog.pg_is_in_recovery() AS standby, installed.oid IS NOT NULL AS migrated, current_user AS login,
               pg_catalog.has_table_privilege(installed.oid, 'INSERT, UPDATE, DELETE') AS allowed,
               (SELECT pg_catalog.pg_get_userbyid(relowner) FROM pg_catalog.pg_class WHERE pg_class.oid OPERATOR(pg_catalog.=) installed.oid) AS owner
        FROM (SELECT pg_catalog.to_regclass('bgw.node') AS oid) AS installed`,
     );
     const [server] = rows as [Server];
-    checkServer(client, server);
+    checkServer(server);
     return { client, server };
   } catch (error) {
     await endClient(client);
@@ -81,8 +83,7 @@ export async function openControlSession(connection: pg.ClientConfig): Promise<{
   }
 }
 
-function checkServer(client: pg.Client, server: Server): void {
-  checkBackend(client, server.pid);
+function checkServer(server: Server): void {
   if (server.version < 130_000) {
     throw new BgwError('0A000', {
       message: 'PostgreSQL 13 or later is required',
