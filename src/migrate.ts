@@ -158,9 +158,11 @@ async function inTransaction<T>(client: ClientBase, work: () => Promise<T>): Pro
     await client.query(
       `SET LOCAL lock_timeout = ${LOCK_TIMEOUT_MS};
        SET LOCAL statement_timeout = 0;
+       SET LOCAL idle_in_transaction_session_timeout = 0;
        SET LOCAL search_path = pg_catalog, pg_temp;
        SET LOCAL standard_conforming_strings = on;
-       SET LOCAL client_min_messages = warning`,
+       SET LOCAL client_min_messages = warning;
+       SELECT set_config(name, '0', true) FROM pg_settings WHERE name = 'transaction_timeout'`, // since PostgreSQL 17
     );
     const result = await work();
     await client.query('COMMIT');

@@ -57,6 +57,28 @@ test('an event trigger that refuses DDL stops no node', async ({ db, startContro
   await until(() => db.value(`SELECT to_regclass('bgw.tick_${day}') IS NOT NULL`));
 });
 
+test('a transaction_timeout of the database ends neither a migration nor the control session', async ({ skip }) => {
+  const db = await createDatabase({ template: 'template0' });
+  try {
+    skip((await db.value<number>(`SELECT current_setting('server_version_num')::int`)) < 170_000, 'PostgreSQL 17');
+    await onServer(`ALTER DATABASE ${db.name} SET transaction_timeout = '100ms'`);
+    await migrateDatabase(db.url);
+    const other = await db.client();
+    await other.query('SET transaction_timeout = 0; BEGIN; LOCK TABLE bgw.node IN SHARE MODE');
+    const started = startController(db);
+    started.catch(() => undefined); // it is awaited below
+    await until(() =>
+      db.value(
+        `SELECT EXISTS (SELECT FROM pg_stat_activity WHERE application_name = 'bgw control' AND wait_event_type = 'Lock' AND now() - query_start > '300 ms')`,
+      ),
+    );
+    await other.query('COMMIT');
+    await (await started).stop();
+  } finally {
+    await db.drop();
+  }
+});
+
 test('an upgrade works where everything is published', async ({ db }) => {
   await db.query(`UPDATE bgw.sql_layer SET hash = 'older'`);
   await db.query('CREATE PUBLICATION everything FOR ALL TABLES');

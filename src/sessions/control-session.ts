@@ -25,6 +25,7 @@ const CONTROL_SETTINGS = {
   statement_timeout: String(STATEMENT_TIMEOUT),
   lock_timeout: '5s',
   idle_in_transaction_session_timeout: '10s',
+  transaction_timeout: '0', // since PostgreSQL 17
   default_transaction_read_only: 'off',
   default_transaction_isolation: 'read committed',
   jit: 'off',
