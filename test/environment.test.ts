@@ -116,3 +116,20 @@ test('a pooler is refused before anything is set in a session that others will h
   expect(said).not.toMatch(/set_config/);
   pooler.close();
 });
+
+test('what the server logs of statements is not said by workers', async ({ db, startController: start }) => {
+  await onServer(`ALTER DATABASE ${db.name} SET session_preload_libraries = 'auto_explain'`);
+  for (const setting of ['log_min_duration_statement', 'auto_explain.log_min_duration'])
+    await onServer(`ALTER DATABASE ${db.name} SET ${setting} = 0`);
+  const node = await start();
+  await db.query(`SELECT worker_spi_launch(1)`);
+  await node.saw('worker_said', { name: 'worker_spi' });
+  const command = `DO $$ BEGIN PERFORM count(*) FROM pg_class; RAISE LOG 'it is done'; END $$`;
+  const handle = await db.value<bigint>('SELECT bgw_launch_sql($1)', [command]);
+  await db.query('CALL bgw_wait_for_shutdown($1)', [handle]);
+  await until(() => db.value(`SELECT EXISTS (SELECT FROM schema1.counted)`).catch(() => false));
+  expect((await db.query('SELECT name, message FROM bgw_log ORDER BY name')).rows).toEqual([
+    { name: 'sql', message: 'it is done' },
+    { name: 'worker_spi', message: 'worker_spi initialized with schema1.counted' },
+  ]);
+});

@@ -5,7 +5,7 @@
  */
 import { Alarm } from '../alarm.ts';
 import { backOff } from '../clock.ts';
-import { describeError, isPassing } from '../errors.ts';
+import { describeError, isForServerLog, isPassing } from '../errors.ts';
 import type { Severity } from '../observation.ts';
 import type { Exit, SettingValue, SignalOrder, StartOrder } from '../orders.ts';
 import { Limit } from '../sessions/cancel.ts';
@@ -199,8 +199,9 @@ export class SqlHost implements Host {
     return { exit_code: 1, ...result, error: describeError(error) };
   }
 
-  readonly #onNotice: OnNotice = ({ severity, message, code, detail, hint, where, routine }) => {
-    if (severity === 'LOG' && routine?.startsWith('exec_') && routine !== 'exec_stmt_raise') return; // log_statement, log_duration
+  readonly #onNotice: OnNotice = (notice) => {
+    if (isForServerLog(notice)) return;
+    const { severity, message, code, detail, hint, where } = notice;
     const error = {
       severity: 'LOG',
       message,

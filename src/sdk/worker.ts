@@ -3,7 +3,7 @@
  * The correct worker is the short one: mainLoop handles reload, shutdown, the death of the controller and errors.
  */
 import type { ClientConfig } from 'pg';
-import { BgwError } from '../errors.ts';
+import { BgwError, isForServerLog } from '../errors.ts';
 import type { SettingMessage } from './channel.ts';
 import { type Cleanup, Cleanups } from './cleanups.ts';
 import { describeThrown } from './error-context.ts';
@@ -62,7 +62,7 @@ export class Worker {
       lost: () => void this.#listener.again(),
       checkForInterrupts: () => this.#interrupts.check(),
       warn: (error) => this.#report('WARNING', error),
-      notice: (notice) => context.send(logOf(notice)),
+      notice: (notice) => isForServerLog(notice) || context.send(logOf(notice)),
     });
     this.#listener = new Listener({
       spi: this.#spi,
