@@ -67,17 +67,12 @@ export interface ErrorDescription {
 }
 
 /** Where the server writes what log_statement, log_duration, log_*_stats, debug_print_* and auto_explain ask for. */
-const WRITES_SERVER_LOG = /^(?:exec_(?!stmt_raise$)|explain_ExecutorEnd$|ShowUsage$|elog_node_display$)/;
+const WRITES_SERVER_LOG =
+  /^(?:exec_(?:simple_query|(?:parse|bind|execute)_message)|explain_ExecutorEnd|ShowUsage|elog_node_display)$/;
 
 /** Whether a notice is one of those that go to a client whose client_min_messages is log: they hold SQL, and nobody has said them. */
-export function isForServerLog({
-  severity,
-  routine,
-}: {
-  severity?: string | undefined;
-  routine?: string | undefined;
-}): boolean {
-  return severity === 'LOG' && routine !== undefined && WRITES_SERVER_LOG.test(routine);
+export function isForServerLog({ routine }: { routine?: string | undefined }): boolean {
+  return routine !== undefined && WRITES_SERVER_LOG.test(routine);
 }
 
 /** Says what any thrown value, or any notice of the server, is in PostgreSQL's terms. Never throws. */

@@ -1,8 +1,11 @@
 /** Databases and servers that are set up unlike ours: encodings, settings of the database, event triggers, publications. */
 import { once } from 'node:events';
 import { type AddressInfo, connect, createServer } from 'node:net';
+import { join } from 'node:path';
 import pg from 'pg';
+import { onTestFinished } from 'vitest';
 import { migrate } from '../src/migrate.ts';
+import { findPackageRoot } from '../src/package-root.ts';
 import { startController, test } from './support/controller.ts';
 import { createDatabase, expect, onServer } from './support/database.ts';
 import { until } from './support/until.ts';
@@ -15,6 +18,23 @@ async function migrateDatabase(url: string): Promise<void> {
   } finally {
     await client.end();
   }
+}
+
+/** Something between a node and the server, that hears what is said and may change what is answered. */
+async function relay(url: string, hear: (data: Buffer) => void, answer: (data: Buffer) => Buffer): Promise<string> {
+  const location = new URL(url);
+  const { hostname, port } = location;
+  const listener = createServer((client) => {
+    const server = connect(Number(port), hostname).on('error', () => client.destroy());
+    server.on('data', (data) => client.write(answer(data))).on('close', () => client.destroy());
+    client.on('error', () => undefined).on('close', () => server.destroy());
+    client.on('data', (data) => (hear(data), server.write(data)));
+  }).listen(0, '127.0.0.1');
+  onTestFinished(() => void listener.close());
+  await once(listener, 'listening');
+  location.hostname = '127.0.0.1';
+  location.port = String((listener.address() as AddressInfo).port);
+  return location.href;
 }
 
 test('what a worker says reaches a catalog whose encoding does not have it', async ({ db }) => {
@@ -94,29 +114,6 @@ test('kill_idle spares whom it should where backslashes are escapes', async ({ d
   expect(rows).toEqual([{ listed: true }]);
 });
 
-test('a pooler is refused before anything is set in a session that others will have', async ({ db }) => {
-  let said = '';
-  const { hostname, port } = new URL(db.url);
-  const pooler = createServer((client) => {
-    const server = connect(Number(port), hostname).on('error', () => client.destroy());
-    client.on('data', (data) => ((said += data.toString('latin1')), server.write(data)));
-    client.on('error', () => undefined).on('close', () => server.destroy());
-    server.on('data', (data) => {
-      const key = data.indexOf('K\0\0\0\f', 0, 'latin1');
-      if (key >= 0) data.writeInt32BE(-1, key + 5);
-      client.write(data);
-    });
-  }).listen(0, '127.0.0.1');
-  await once(pooler, 'listening');
-  const url = new URL(db.url);
-  url.hostname = '127.0.0.1';
-  url.port = String((pooler.address() as AddressInfo).port);
-  await expect(startController({ url: url.href })).rejects.toMatchObject({ code: 'WK203' });
-  expect(said).toMatch(/pg_backend_pid/);
-  expect(said).not.toMatch(/set_config/);
-  pooler.close();
-});
-
 test('what the server logs of statements is not said by workers', async ({ db, startController: start }) => {
   await onServer(`ALTER DATABASE ${db.name} SET session_preload_libraries = 'auto_explain'`);
   for (const setting of ['log_min_duration_statement', 'auto_explain.log_min_duration'])
@@ -132,4 +129,50 @@ test('what the server logs of statements is not said by workers', async ({ db, s
     { name: 'sql', message: 'it is done' },
     { name: 'worker_spi', message: 'worker_spi initialized with schema1.counted' },
   ]);
+});
+
+test('a pooler is refused before anything is set in a session that others will have', async ({ db }) => {
+  let said = '';
+  const url = await relay(
+    db.url,
+    (data) => (said += data.toString('latin1')),
+    (data) => {
+      const key = data.indexOf('K\0\0\0\f', 0, 'latin1');
+      if (key >= 0) data.writeInt32BE(-1, key + 5);
+      return data;
+    },
+  );
+  await expect(startController({ url })).rejects.toMatchObject({ code: 'WK203' });
+  expect(said).toMatch(/pg_backend_pid/);
+  expect(said).not.toMatch(/set_config/);
+});
+
+/** As with lc_messages of German: the first field of an error, in a frame that gets longer by a letter, and that of a warning. */
+function inGerman(data: Buffer): Buffer {
+  const at = data.indexOf('SERROR\0V');
+  if (at < 5) return Buffer.from(data.toString('latin1').replaceAll('SWARNING\0V', 'SWARNUNG\0V'), 'latin1');
+  const changed = Buffer.concat([data.subarray(0, at), Buffer.from('SFEHLER'), data.subarray(at + 'SERROR'.length)]);
+  changed.writeInt32BE(data.readInt32BE(at - 4) + 1, at - 4);
+  return changed;
+}
+
+test('messages of the server in another language mean the same to a worker in TypeScript', async ({ db }) => {
+  const url = await relay(db.url, () => undefined, inGerman);
+  const root = findPackageRoot();
+  const node = await startController(
+    { url },
+    { libraryDirs: ['libraries', 'spi'].map((name) => join(root, 'test/fixtures', name)) },
+  );
+  try {
+    await db.query(`SELECT bgw_launch('probe_errors'), bgw_launch('spi', '"notices"')`);
+    const said = `SELECT EXISTS (SELECT FROM bgw_log WHERE (severity, message) = ($1, $2))`;
+    for (const line of [
+      ['LOG', '"went on"'],
+      ['ERROR', 'division by zero'],
+      ['WARNING', 'careful'],
+    ])
+      await until(() => db.value(said, line), { what: line.join(' ') });
+  } finally {
+    await node.stop();
+  }
 });

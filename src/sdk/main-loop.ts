@@ -72,10 +72,13 @@ async function takeTurn(
   }
 }
 
-/** 57P: somebody wants the session, or the worker, to end. A connection to somewhere else that fails is an ERROR. */
+/**
+ * 57P: somebody wants the session, or the worker, to end. A connection to somewhere else that fails is an ERROR, and so
+ * is what the server calls it in another language (lc_messages).
+ */
 function isFatal(error: unknown): boolean {
   const described = describeError(error);
-  return described.severity !== 'ERROR' || (sqlstateOf(described)?.startsWith('57P') ?? false);
+  return /^(FATAL|PANIC)$/.test(described.severity) || (sqlstateOf(described)?.startsWith('57P') ?? false);
 }
 
 function milliseconds(naptime: number | Guc<number>, settings: Settings): number {

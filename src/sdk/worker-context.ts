@@ -71,10 +71,10 @@ export function connectionOf(context: WorkerContext): ClientConfig {
 
 const LEVELS: readonly string[] = ['DEBUG', 'LOG', 'INFO', 'NOTICE', 'WARNING'] satisfies LogLevel[];
 
-/** A notice of the server, as a line of the worker; the server's debug levels have numbers. */
+/** A notice of the server, as a line of the worker; the server's debug levels have numbers, and its lc_messages may be of another language. */
 export function logOf({ severity = 'NOTICE', message = '', code, detail, hint }: NoticeMessage): ToController {
   const level = severity.replace(/\d$/, '');
-  const known = LEVELS.includes(level) ? level : 'NOTICE';
+  const known = LEVELS.includes(level) ? level : code?.startsWith('01') ? 'WARNING' : 'NOTICE';
   const error = { severity: known, code: code === '00000' ? undefined : code, message, detail, hint };
   return { kind: 'log', severity: known, error };
 }
