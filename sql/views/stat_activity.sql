@@ -26,6 +26,8 @@ AS $$
     SELECT NULL, NULL, NULL, NULL, worker.name, 'stopped', last_run.node, NULL, 0,
            last_run.exit_code, last_run.sqlstate, bgw.error_text(last_run.exit_code, last_run.message, last_run.detail, last_run.hint, last_run.context),
            NULL, CASE WHEN NOT worker.enabled THEN 'worker is not enabled'
+                      WHEN worker.autostart AND worker.owner NOT IN (SELECT oid FROM pg_catalog.pg_roles)
+                          THEN pg_catalog.format('role with OID %s does not exist', worker.owner)
                       WHEN worker.autostart AND worker.owner NOT IN (SELECT login.owner FROM bgw.login)
                           THEN pg_catalog.format('there is no login for role "%s"', pg_catalog.pg_get_userbyid(worker.owner))
                       ELSE 'a launch' || coalesce(': it gave up after ' || last_run.gave_up, '') END,
