@@ -111,6 +111,27 @@ export function sqlstateOf({ code }: ErrorDescription): string | undefined {
   return /^[0-9A-Z]{5}$/.test(code) ? code : undefined;
 }
 
+/** Codes of Node.js for a certificate that it does not trust. */
+const CERTIFICATE_REFUSED = /CERT|UNABLE_TO_VERIFY/;
+
+/** Why there is no connection, with what to do where Node.js and node-postgres do not say it. */
+export function explainConnection(error: unknown): unknown {
+  const { code = '', message } = describeError(error);
+  if (message.startsWith('SASL:') && message.includes('client password must be')) {
+    return new BgwError('28P01', {
+      message: 'no password supplied',
+      hint: 'Give it in PGPASSWORD, in the password file, or in the URL.',
+      cause: error,
+    });
+  }
+  if (!CERTIFICATE_REFUSED.test(code) && message !== 'The server does not support SSL connections') return error;
+  return new BgwError('28000', {
+    message,
+    hint: 'TLS to another host is verify-full unless sslmode says otherwise; sslrootcert names the certificate to trust.',
+    cause: error,
+  });
+}
+
 /** Whether the server may be had later: it is starting, full, or cannot be reached. */
 export function isPassing(error: unknown): boolean {
   const { code } = describeError(error);

@@ -108,6 +108,19 @@ describe('a database that cannot be reached', () => {
     expect(err).not.toContain('secret');
   });
 
+  test.for(['status', 'run'])('bgw %s says at once that there is no password, or no TLS', async (command, { db }) => {
+    const url = new URL(db.url);
+    url.password = '';
+    expect(await bgw([command, '--url', url.href])).toMatchObject({
+      code: 1,
+      err: expect.stringMatching(/^ERROR: {2}.*no password supplied\nHINT: {2}.*PGPASSWORD.*\n$/),
+    });
+    expect(await bgw([command, '--url', `${db.url}?sslmode=verify-full`])).toMatchObject({
+      code: 1,
+      err: expect.stringMatching(/^ERROR: {2}.*The server does not support SSL connections\nHINT: {2}.*sslmode.*\n$/),
+    });
+  });
+
   test('is not looked for with options that are not understood', async () => {
     expect(await bgw(['migrate', '--url', 'mysql://me:secret@h/d'])).toMatchObject({
       code: 1,

@@ -2,7 +2,7 @@
 import pg from 'pg';
 import { connectionConfig, describeTarget } from '../connection.ts';
 import { findEmbedded } from '../embedded.ts';
-import { BgwError, describeError } from '../errors.ts';
+import { BgwError, describeError, explainConnection } from '../errors.ts';
 
 /** Where `bgw up` keeps its private server, below the current directory. */
 export const STATE_DIRECTORY = '.bgw';
@@ -24,7 +24,9 @@ export async function withSession<T>(config: pg.ClientConfig, work: (client: pg.
   try {
     await client.connect();
   } catch (error) {
-    throw couldNotConnect(config, error);
+    // A server that asks for a password that there is not would keep the connection, and us, for a minute.
+    void client.end().catch(() => undefined);
+    throw couldNotConnect(config, explainConnection(error));
   }
   try {
     return await work(client);

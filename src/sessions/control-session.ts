@@ -3,7 +3,7 @@
  * and in a database where a node can work.  Called by src/catalog.ts.
  */
 import pg from 'pg';
-import { BgwError, notInstalled } from '../errors.ts';
+import { BgwError, explainConnection, notInstalled } from '../errors.ts';
 import { endClient } from './end.ts';
 import { LASTING, LASTING_SINCE_14, probingConnection } from './lasting.ts';
 import { checkBackend } from './pooler.ts';
@@ -61,8 +61,10 @@ export async function openControlSession(connection: pg.ClientConfig): Promise<{
     query_timeout: STATEMENT_TIMEOUT + 5000,
   });
   client.on('error', () => undefined); // the query in flight, or the next one, says so
-  await client.connect();
   try {
+    await client.connect().catch((error: unknown) => {
+      throw explainConnection(error);
+    });
     // First of all: what is set through a pooler is set for whoever gets that backend next.
     const { rows: answers } = await client.query<{ pid: number }>('SELECT pg_catalog.pg_backend_pid() AS pid');
     checkBackend(client, answers[0]?.pid);

@@ -4,7 +4,7 @@
  */
 import type { ClientConfig } from 'pg';
 import pg from 'pg';
-import { describeError } from '../errors.ts';
+import { describeError, explainConnection } from '../errors.ts';
 import type { SettingValue } from '../orders.ts';
 import { Configuration, type Opening } from './configuration.ts';
 import { endClient, streamOf } from './end.ts';
@@ -179,7 +179,12 @@ async function connect(config: ClientConfig, configuration: Configuration): Prom
   const options = [config.options, configuration.options].filter(Boolean).join(' ');
   const client = new pg.Client({ ...config, options });
   client.on('error', ignore);
-  await client.connect();
+  try {
+    await client.connect();
+  } catch (error) {
+    await endClient(client);
+    throw explainConnection(error);
+  }
   return client;
 }
 
