@@ -10,7 +10,7 @@ import { userInfo } from 'node:os';
 import { isAbsolute } from 'node:path';
 import type { ClientConfig } from 'pg';
 import { parse } from 'pg-connection-string';
-import { BgwError } from './errors.ts';
+import { BgwError, describeError } from './errors.ts';
 
 export interface ConnectionSource {
   /** A postgres:// or postgresql:// URL; replaces DATABASE_URL. */
@@ -61,7 +61,7 @@ export function connectionConfig({ url, env }: ConnectionSource): ClientConfig {
     ssl: tls(given, host),
     ...(given.password === undefined ? {} : { password: given.password }),
     ...(given.options === undefined ? {} : { options: given.options }),
-    ...(given.connect_timeout === undefined ? {} : { connectionTimeoutMillis: Number(given.connect_timeout) * 1000 }),
+    ...(given.connect_timeout === undefined ? {} : { connectionTimeoutMillis: timeoutOf(given.connect_timeout) }),
   };
 }
 
@@ -110,6 +110,18 @@ function portOf({ port = '5432' }: Parameters): number {
   const number = Number(port);
   if (Number.isInteger(number) && number > 0 && number < 65_536) return number;
   throw new BgwError('22023', { message: `invalid port number: "${port}"` });
+}
+
+/** In milliseconds.  As in libpq 0, and what is less, is no limit; and what a timer cannot hold is none either. */
+function timeoutOf(connectTimeout: string): number {
+  if (!/^\s*[+-]?\d+\s*$/.test(connectTimeout)) {
+    throw new BgwError('22023', {
+      message: `invalid integer value "${connectTimeout}" for connection option "connect_timeout"`,
+      hint: 'It is a number of seconds.',
+    });
+  }
+  const milliseconds = Number(connectTimeout) * 1000;
+  return milliseconds > 0 && milliseconds < 2 ** 31 ? milliseconds : 0;
 }
 
 function hostOf({ host }: Parameters, port: number): string {
@@ -161,10 +173,21 @@ const anyName = { rejectUnauthorized: true, checkServerIdentity: (): undefined =
 /** sslrootcert=system, and none at all, both mean the certificates that Node.js trusts. */
 function certificates({ sslrootcert, sslcert, sslkey }: Parameters): { ca?: string; cert?: string; key?: string } {
   return {
-    ...(sslrootcert === undefined || sslrootcert === 'system' ? {} : { ca: readFileSync(sslrootcert, 'utf8') }),
-    ...(sslcert === undefined ? {} : { cert: readFileSync(sslcert, 'utf8') }),
-    ...(sslkey === undefined ? {} : { key: readFileSync(sslkey, 'utf8') }),
+    ...(sslrootcert === undefined || sslrootcert === 'system' ? {} : { ca: readOption('sslrootcert', sslrootcert) }),
+    ...(sslcert === undefined ? {} : { cert: readOption('sslcert', sslcert) }),
+    ...(sslkey === undefined ? {} : { key: readOption('sslkey', sslkey) }),
   };
+}
+
+function readOption(name: string, path: string): string {
+  try {
+    return readFileSync(path, 'utf8');
+  } catch (error) {
+    throw new BgwError('22023', {
+      message: `could not read file "${path}" of connection option "${name}": ${describeError(error).message}`,
+      cause: error,
+    });
+  }
 }
 
 /** The URL itself is not shown: it holds the password. */

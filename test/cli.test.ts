@@ -1,9 +1,11 @@
 /** The command line, run as a user runs it: what it prints, where, and the exit code. */
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
+import { hostname } from 'node:os';
 import { join } from 'node:path';
 import { describe } from 'vitest';
 import { findPackageRoot } from '../src/package-root.ts';
+import { startController } from './support/controller.ts';
 import { createDatabase, expect, test } from './support/database.ts';
 import { until } from './support/until.ts';
 
@@ -37,7 +39,8 @@ describe('bgw sql', () => {
       CREATE TEMPORARY TABLE t (a int);
       INSERT INTO t VALUES (1), (20) RETURNING a, '→' AS arrow;
       SELECT a FROM t WHERE false;
-      VACUUM t;`;
+      VACUUM t;
+      COPY (SELECT i, 'x' FROM generate_series(1, 2) AS i) TO STDOUT;`;
     expect(await bgw(['sql', sql, '--url', db.url])).toEqual({
       code: 0,
       err: '',
@@ -61,6 +64,8 @@ describe('bgw sql', () => {
         '(0 rows)',
         '',
         'VACUUM',
+        '1\tx',
+        '2\tx',
         '',
       ].join('\n'),
     });
@@ -97,6 +102,12 @@ describe('a wrong command line', () => {
     const outcome = await bgw(['run'], { env: { BGW_MAX_WORKER_PROCESSES: '-1' } });
     expect(outcome).toMatchObject({ code: 2, err: expect.stringContaining("from env 'BGW_MAX_WORKER_PROCESSES'") });
   });
+});
+
+test('a node whose name is empty, as an environment variable may be, has that of its host', async ({ db }) => {
+  const node = await startController(db, { nodeName: '' });
+  expect(await db.value('SELECT node FROM bgw_nodes')).toBe(hostname());
+  await node.stop();
 });
 
 describe('a database that cannot be reached', () => {

@@ -38,6 +38,10 @@ describe('a connection', () => {
     expect(connectionConfig({ url, env: { PGUSER: 'me' } })).toMatchObject({ database });
   });
 
+  test.each(['0', '-1', '99999999'])('has no time limit with connect_timeout=%s', (seconds) => {
+    expect(connectionConfig({ env: { PGCONNECT_TIMEOUT: seconds } })).toMatchObject({ connectionTimeoutMillis: 0 });
+  });
+
   test('may be a socket directory', () => {
     const fromUrl = connectionConfig({ url: 'postgresql:///app?host=/run/pg', env: {} });
     expect(fromUrl).toMatchObject({ host: '/run/pg', database: 'app', ssl: false });
@@ -60,6 +64,8 @@ describe('a connection', () => {
     ['a URL of something else', { DATABASE_URL: 'https://me:secret@example' }, '22023'],
     ['a URL that is none', { DATABASE_URL: 'postgresql://me:secret@[/x' }, '22023'],
     ['an unrecognized sslmode', { PGSSLMODE: 'yes' }, '22023'],
+    ['a time to connect that is none', { PGCONNECT_TIMEOUT: '10s' }, '22023'],
+    ['a certificate that cannot be read', { PGSSLMODE: 'verify-ca', PGSSLROOTCERT: '/nowhere/root.crt' }, '22023'],
   ])('refuses %s', (_what, env, code) => {
     const read = (): unknown => connectionConfig({ env: { PGHOST: 'localhost', ...env } });
     expect(read).toThrow(expect.objectContaining({ code }));

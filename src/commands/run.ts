@@ -53,7 +53,7 @@ export async function runController(options: RunOptions, signal: AbortSignal): P
   });
   const controller = new Controller({
     connection,
-    nodeName: options.nodeName ?? hostname(),
+    nodeName: options.nodeName || hostname(), // an environment variable may be there and empty
     maxWorkerProcesses: options.maxWorkerProcesses ?? 8,
     libraries,
     early: earlyOrders(libraries, String(connection.database)),

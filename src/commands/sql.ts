@@ -25,9 +25,15 @@ export async function runSql({ connection, sql, input, output, errors }: SqlOpti
   return await withSession({ ...connection, application_name: 'bgw sql' }, async (client) => {
     client.on('notice', (notice) => errors.write(formatNotice(notice)));
     client.on('notification', (message) => output.write(describeNotification(message)));
+    // Of COPY TO STDOUT psql prints the rows and nothing else.
+    let isCopied = false;
+    connectionOf(client).on('copyOutResponse', () => (isCopied = true));
+    connectionOf(client).on('copyData', ({ chunk }: { chunk: Buffer }) => output.write(chunk));
     for (const statement of splitStatements(text)) {
+      isCopied = false;
       try {
-        output.write(await execute(client, statement.text));
+        const printed = await execute(client, statement.text);
+        if (!isCopied) output.write(printed);
       } catch (error) {
         errors.write(`${formatStatementError(error, statement.text)}\n`);
         return 1;
@@ -49,10 +55,13 @@ async function execute(client: pg.Client, text: string): Promise<string> {
 
 /** pg keeps the first word of a tag only; the message has all of `CREATE TABLE`. An empty query has none. */
 function commandTag(client: pg.Client): Promise<string> {
-  const { connection } = client as unknown as { connection: NodeJS.EventEmitter };
   return new Promise((resolve) => {
-    connection.once('commandComplete', ({ text }: { text: string }) => resolve(text));
+    connectionOf(client).once('commandComplete', ({ text }: { text: string }) => resolve(text));
   });
+}
+
+function connectionOf(client: pg.Client): NodeJS.EventEmitter {
+  return (client as unknown as { connection: NodeJS.EventEmitter }).connection;
 }
 
 /** As in psql, the context is shown for errors only. */
