@@ -18,6 +18,7 @@ import { dirname, join } from 'node:path';
 import { describe } from 'vitest';
 import { commandUsage, REFERENCE, sqlReference, withUsage } from '../scripts/sql-reference.ts';
 import { loadLibraries } from '../src/libraries.ts';
+import { migrate } from '../src/migrate.ts';
 import { findPackageRoot } from '../src/package-root.ts';
 import { expect, test } from './support/database.ts';
 
@@ -159,6 +160,25 @@ describe('README.md', () => {
     expect(withUsage(readme, usage)).toBe(readme);
   });
 });
+
+test('docs/removal.md removes everything, also after a DROP SCHEMA alone, and it can be installed again', async ({
+  db,
+}) => {
+  const [removal = ''] = blocks('docs/removal.md', 'sql');
+  for (const before of ['SELECT 1', 'DROP SCHEMA bgw CASCADE']) {
+    await db.query(before);
+    await db.query(removal);
+    expect((await db.query(OURS)).rows).toEqual([]);
+    expect(await migrate(await db.client())).toMatchObject({ sqlLayer: 'applied' });
+  }
+});
+
+/** What is there that a new database has not. */
+const OURS = `
+  SELECT 'schema' AS kind, nspname AS name FROM pg_namespace WHERE nspname !~ '^(pg_|information_schema$|public$)'
+  UNION ALL SELECT 'function', proname FROM pg_proc WHERE pronamespace = 'public'::regnamespace
+  UNION ALL SELECT 'relation', relname FROM pg_class WHERE relnamespace = 'public'::regnamespace
+  UNION ALL SELECT 'type', typname FROM pg_type WHERE typnamespace = 'public'::regnamespace`;
 
 describe('docs/reference/sql.md', () => {
   test('is up to date: "npm run reference" writes it', async ({ db }) => {
