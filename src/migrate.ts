@@ -61,14 +61,20 @@ export async function migrate(client: ClientBase, options: MigrateOptions = {}):
 
   const deadline = performance.now() + patienceMs;
   for (;;) {
+    let hasApplied = false;
+    const told = (line: string): void => {
+      hasApplied = true;
+      log(line);
+    };
     try {
       return await inTransaction(client, async () => {
         await lock(client);
         const hasCron = await checkCron(client, withCron);
-        const result = await applyPart(client, bgw, log);
-        return hasCron ? merge(result, await applyPart(client, cron, log)) : result;
+        const result = await applyPart(client, bgw, told);
+        return hasCron ? merge(result, await applyPart(client, cron, told)) : result;
       });
     } catch (error) {
+      if (hasApplied) log('rolled back: nothing has changed');
       const { code } = describeError(error);
       if (code !== LOCK_NOT_AVAILABLE && code !== DEADLOCK_DETECTED) throw error;
       if (performance.now() > deadline) throw stillLocked(error);
@@ -109,10 +115,15 @@ function merge(one: MigrateResult, other: MigrateResult): MigrateResult {
   return { applied: [...one.applied, ...other.applied], sqlLayer: isUnchanged ? 'unchanged' : 'applied' };
 }
 
-/** Whether schema cron is to be installed or upgraded. Throws 42P06 if it is wanted and somebody else's is there. */
+/**
+ * Whether schema cron is to be installed or upgraded. Throws 42P06 if it is wanted and somebody else's is there.
+ * Asks the catalogs: to_regclass throws where the role may not use the schema, as with the real pg_cron.
+ */
 async function checkCron(client: ClientBase, isWanted: boolean): Promise<boolean> {
   const { rows } = await client.query<{ ours: boolean; extension: boolean; taken: boolean }>(
-    `SELECT to_regclass('cron.sql_layer') IS NOT NULL AS ours, to_regnamespace('cron') IS NOT NULL AS taken,
+    `SELECT EXISTS (SELECT FROM pg_class JOIN pg_namespace ON pg_namespace.oid = relnamespace
+                    WHERE nspname = 'cron' AND relname = 'sql_layer') AS ours,
+            EXISTS (SELECT FROM pg_namespace WHERE nspname = 'cron') AS taken,
             EXISTS (SELECT FROM pg_extension WHERE extname = 'pg_cron') AS extension`,
   );
   const { ours = false, extension = false, taken = false } = rows[0] ?? {};
@@ -201,10 +212,21 @@ type HistoryRow = Pick<Migration, 'id' | 'name' | 'hash'>;
 
 /** Asks for the table first: the first migration makes it, and the schema it stands in. */
 async function readHistory(client: ClientBase, schema: Part['schema']): Promise<HistoryRow[]> {
-  const { rows } = await client.query<{ exists: boolean }>('SELECT to_regclass($1) IS NOT NULL AS exists', [
-    `${schema}.migration`,
-  ]);
-  if (!rows[0]?.exists) return [];
+  const { rows } = await client.query<{ owner: string; allowed: boolean; login: string }>(
+    `SELECT pg_get_userbyid(relowner) AS owner, has_table_privilege(pg_class.oid, 'SELECT') AS allowed, current_user AS login
+       FROM pg_class JOIN pg_namespace ON pg_namespace.oid = relnamespace
+      WHERE nspname = $1 AND relname = 'migration'`,
+    [schema],
+  );
+  const [table] = rows;
+  if (table === undefined) return [];
+  if (!table.allowed) {
+    throw new BgwError('42501', {
+      message: `schema "${schema}" belongs to role "${table.owner}"`,
+      detail: `Role "${table.login}" may not upgrade it.`,
+      hint: `Run "bgw migrate" as role "${table.owner}".`,
+    });
+  }
   const history = await client.query<HistoryRow>(`SELECT id, name, hash FROM ${schema}.migration ORDER BY id`);
   return history.rows;
 }

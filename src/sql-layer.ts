@@ -125,8 +125,15 @@ function explain(error: unknown, path: string, place: { line: number } | undefin
   return new BgwError(code, {
     message,
     detail: exists ? 'It was there before pg-bgworker was installed.' : detail,
-    hint: exists ? 'Drop or rename it, and run "bgw migrate" again.' : hint,
+    hint: exists ? 'Drop or rename it, and run "bgw migrate" again.' : (hint ?? hintFor(code)),
     where: [context, `${path}${place === undefined ? '' : `:${place.line}`}`].filter(Boolean).join('\n'),
     cause: error,
   });
+}
+
+/** From PostgreSQL 15 on only the owner of the database, and superusers, may create in schema public. */
+function hintFor(code: string): string | undefined {
+  return code === '42501'
+    ? 'Migrate as the owner of the database, or as a role with CREATE on schema public.'
+    : undefined;
 }

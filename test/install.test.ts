@@ -8,6 +8,7 @@ import { createRequire } from 'node:module';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
+import type { Client } from 'pg';
 import { afterEach, describe } from 'vitest';
 import { migrate, type MigrateResult } from '../src/migrate.ts';
 import { migrationHash } from '../src/migration-files.ts';
@@ -148,6 +149,56 @@ describe('installing', () => {
     } finally {
       await onServer(`DROP ROLE ${role}`);
     }
+  });
+});
+
+describe('a role that owns its database and nothing else', () => {
+  async function asOwner(empty: TestDatabase, work: (session: Client) => Promise<void>): Promise<void> {
+    const role = `${empty.name}_owner`;
+    await onServer(`CREATE ROLE ${role}; ALTER DATABASE ${empty.name} OWNER TO ${role}`);
+    try {
+      await empty.query('GRANT CREATE ON SCHEMA public TO public');
+      const session = await empty.client();
+      await session.query(`SET ROLE ${role}`);
+      await work(session);
+      await session.query(
+        `RESET ROLE; ALTER DATABASE ${empty.name} OWNER TO CURRENT_USER; DROP OWNED BY ${role} CASCADE`,
+      );
+    } finally {
+      await onServer(`DROP ROLE ${role}`);
+    }
+  }
+
+  test('installs beside a pg_cron that it may not use', async ({ empty }) => {
+    await empty.query('CREATE SCHEMA cron');
+    await asOwner(empty, async (session) => {
+      expect(await migrate(session)).toMatchObject({ sqlLayer: 'applied' });
+      await expect(migrate(session, { withCron: true })).rejects.toMatchObject({ code: '42P06' });
+    });
+  });
+
+  test('is told whose schema it may not upgrade', async ({ empty }) => {
+    await install(empty);
+    const owner = await empty.value<string>('SELECT current_user');
+    await asOwner(empty, async (session) => {
+      await expect(migrate(session, version())).rejects.toMatchObject({
+        code: '42501',
+        message: `schema "bgw" belongs to role "${owner}"`,
+        hint: `Run "bgw migrate" as role "${owner}".`,
+      });
+    });
+  });
+
+  test('is told that it may not create in schema public, and that nothing has changed', async ({ empty }) => {
+    const said: string[] = [];
+    await asOwner(empty, async (session) => {
+      await empty.query('REVOKE CREATE ON SCHEMA public FROM public; ALTER SCHEMA public OWNER TO CURRENT_USER');
+      await expect(migrate(session, { ...version(), log: (line) => said.push(line) })).rejects.toMatchObject({
+        code: '42501',
+        hint: expect.stringContaining('CREATE on schema public'),
+      });
+    });
+    expect(said).toEqual(['applied migrations/committed/000001-step.sql', 'rolled back: nothing has changed']);
   });
 });
 

@@ -74,7 +74,10 @@ export async function importPgCron({ connection, from, skipRefused = false, say 
 }
 
 async function checkInstalled(client: pg.ClientBase): Promise<void> {
-  const { rows } = await client.query<{ ours: boolean }>(`SELECT to_regclass('cron.sql_layer') IS NOT NULL AS ours`);
+  const { rows } = await client.query<{ ours: boolean }>(
+    `SELECT EXISTS (SELECT FROM pg_catalog.pg_class JOIN pg_catalog.pg_namespace ON pg_namespace.oid = relnamespace
+                    WHERE nspname = 'cron' AND relname = 'sql_layer') AS ours`,
+  );
   if (rows[0]?.ours) return;
   throw new BgwError('WK303', {
     message: 'schema "cron" of pg-bgworker is not installed in this database',
