@@ -1,4 +1,4 @@
-# One node of pg-bgworker. Configured by DATABASE_URL and BGW_* (see `bgw run --help`).
+# One node of pg-bgworker. Configured by DATABASE_URL, or PG*, and BGW_* (see `bgw run --help`).
 FROM node:22-slim AS build
 WORKDIR /app
 COPY package.json package-lock.json .npmrc ./

@@ -1,8 +1,11 @@
 /** Where the database is: URL and libpq's variables, and that TLS is checked unless told otherwise. */
+import { readFileSync } from 'node:fs';
+import { join } from 'node:path';
 import { deserialize, serialize } from 'node:v8';
 import { describe, expect, test } from 'vitest';
 import { received, type SentConnection, toSend } from '../src/sdk/channel.ts';
 import { connectionConfig, describeTarget } from '../src/connection.ts';
+import { findPackageRoot } from '../src/package-root.ts';
 
 describe('a connection', () => {
   test('is read from a URL, and from PG* where the URL says nothing', () => {
@@ -40,6 +43,19 @@ describe('a connection', () => {
 
   test.each(['0', '-1', '99999999'])('has no time limit with connect_timeout=%s', (seconds) => {
     expect(connectionConfig({ env: { PGCONNECT_TIMEOUT: seconds } })).toMatchObject({ connectionTimeoutMillis: 0 });
+  });
+
+  test('of docker-compose.yml takes any password', () => {
+    const password = 'p@ss/w:or#d%';
+    const compose = readFileSync(join(findPackageRoot(), 'docker-compose.yml'), 'utf8');
+    const variables = compose.matchAll(/^ {6}(?<name>PG\w+|DATABASE_URL): (?<value>\S+)/gm);
+    const env = Object.fromEntries(
+      [...variables].map(({ groups: { name, value } = {} }) => [
+        name,
+        value?.replace('${POSTGRES_PASSWORD:-postgres}', password),
+      ]),
+    );
+    expect(connectionConfig({ env })).toMatchObject({ host: 'postgres', database: 'postgres', password, ssl: false });
   });
 
   test('may be a socket directory', () => {
