@@ -1,6 +1,7 @@
 /** The command line, run as a user runs it: what it prints, where, and the exit code. */
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
+import { type AddressInfo, createServer } from 'node:net';
 import { hostname } from 'node:os';
 import { join } from 'node:path';
 import { describe } from 'vitest';
@@ -130,6 +131,20 @@ describe('a database that cannot be reached', () => {
       code: 1,
       err: expect.stringMatching(/^ERROR: {2}.*The server does not support SSL connections\nHINT: {2}.*sslmode.*\n$/),
     });
+  });
+
+  test('and does not answer is given up after ten seconds', async () => {
+    const silent = createServer().listen(0, '127.0.0.1');
+    await once(silent, 'listening');
+    try {
+      const { port } = silent.address() as AddressInfo;
+      expect(await bgw(['sql', 'SELECT 1', '--url', `postgresql://me@127.0.0.1:${port}/mine`])).toMatchObject({
+        code: 1,
+        err: expect.stringMatching(/^ERROR: {2}could not connect to .*: timeout expired\n/),
+      });
+    } finally {
+      silent.close();
+    }
   });
 
   test('is not looked for with options that are not understood', async () => {

@@ -7,6 +7,9 @@ import { BgwError, describeError, explainConnection } from '../errors.ts';
 /** Where `bgw up` keeps its private server, below the current directory. */
 export const STATE_DIRECTORY = '.bgw';
 
+/** As long as the sessions of a node wait, unless connect_timeout says otherwise. */
+const ANSWERING = { connectionTimeoutMillis: 10_000 };
+
 /** --url, else DATABASE_URL, else PG*, else the private server of this directory, else libpq's defaults. */
 export function chooseDatabase(url: string | undefined): pg.ClientConfig {
   const { env } = process;
@@ -18,7 +21,7 @@ export function chooseDatabase(url: string | undefined): pg.ClientConfig {
 
 /** Connects, does the work and closes the session whatever happens. */
 export async function withSession<T>(config: pg.ClientConfig, work: (client: pg.Client) => Promise<T>): Promise<T> {
-  const client = new pg.Client(config);
+  const client = new pg.Client({ ...ANSWERING, ...config });
   // A lost connection also rejects the query in progress, which is where it is reported.
   client.on('error', () => undefined);
   try {
