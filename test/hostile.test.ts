@@ -151,6 +151,77 @@ test('a type named oid makes nobody the owner of the jobs of others', async ({ d
   expect((await mallory.query(`UPDATE cron.entry SET command = 'forged'`)).rowCount).toBe(0);
 });
 
+/** Every operator of two operands that can be made, in a schema that comes before pg_catalog. */
+const TRAP = `
+  CREATE SCHEMA trap; CREATE TABLE trap.sprung (who text);
+  DO $do$
+  DECLARE
+    made record;
+  BEGIN
+    FOR made IN SELECT oprname, oprleft::regtype AS "left", oprright::regtype AS "right", oprresult::regtype AS result, oid FROM pg_operator
+                WHERE oprnamespace = 'pg_catalog'::regnamespace AND oprleft <> 0 AND (SELECT typtype <> 'p' FROM pg_type WHERE oid = oprleft)
+                  AND (SELECT typtype <> 'p' FROM pg_type WHERE oid = oprright) AND (SELECT typtype <> 'p' FROM pg_type WHERE oid = oprresult)
+    LOOP
+      EXECUTE format('CREATE FUNCTION trap.spring_%s(%s, %s) RETURNS %s LANGUAGE plpgsql AS $$ BEGIN INSERT INTO trap.sprung VALUES (%L); RETURN $1 OPERATOR(pg_catalog.%s) $2; END $$;
+        CREATE OPERATOR trap.%5$s (LEFTARG = %2$s, RIGHTARG = %3$s, FUNCTION = trap.spring_%1$s)', made.oid, made."left", made."right", made.result, made.oprname, made.oprname);
+    END LOOP;
+  END $do$`;
+
+test('the workers that ship take no operator from whoever comes first in the search_path of their database', async ({
+  db,
+  startController: start,
+}) => {
+  await db.query(TRAP);
+  await db.query(`ALTER DATABASE ${db.name} SET search_path = trap, pg_catalog, public`);
+  const controller = await start();
+  const names = [
+    'count_relations',
+    'disk_guard',
+    'hello_notify',
+    'kill_idle',
+    'reindex_invalid',
+    'standby_watch',
+    'table_stats',
+  ];
+  for (const setting of [
+    'disk_guard.naptime',
+    'reindex_invalid.naptime',
+    'standby_watch.naptime',
+    'wraparound_watch.naptime',
+    'table_stats.naptime',
+  ])
+    await db.query('SELECT bgw_set_config($1, $2)', [setting, '1s']);
+  await db.query(
+    `SELECT bgw_set_config('hello_notify.nap_time', '1s'), bgw_set_config('kill_idle.dry_run', 'on'), bgw_set_config('wraparound_watch.max_age', '1')`,
+  );
+  const handles = await db.value<bigint[]>('SELECT array_agg(bgw_launch(name)) FROM unnest($1::text[]) AS name', [
+    names,
+  ]);
+  const child = await db.value<bigint>(`SELECT bgw_launch('wraparound_watch_database')`);
+  for (const name of ['disk_guard', 'reindex_invalid', 'standby_watch'])
+    await until(
+      () => db.value(`SELECT count(*) > 0 FROM bgw_stat_activity WHERE name = $1 AND query = 'COMMIT'`, [name]),
+      { what: `a look of ${name}` },
+    );
+  await until(() =>
+    db.value(`SELECT count(*) > 0 FROM bgw_log WHERE name ~ '^wraparound_watch' AND message ~ 'has not been frozen'`),
+  );
+  await until(() => db.value(`SELECT count(*) > 0 FROM bgw.table_sample`));
+  await until(() =>
+    db.value(`SELECT count(*) >= 2 FROM bgw_log WHERE name = 'count_relations' AND message ~ '^Currently'`),
+  );
+  await db.query(`CREATE SEQUENCE public.runs`);
+  await db.query(
+    `SELECT bgw_register('atomic', $$SELECT pg_catalog.nextval('public.runs')$$, naptime => '10 ms', mode => 'atomic'), bgw_launch('atomic')`,
+  );
+  await until(() => db.value('SELECT last_value > 2 FROM public.runs'));
+  const handle = await db.value<bigint>(`SELECT bgw_launch_sql('SELECT', mode => 'atomic')`);
+  await controller.saw('worker_exited', { handle: String(handle), exitCode: 0 });
+  expect((await db.query('SELECT DISTINCT who FROM trap.sprung')).rows).toEqual([]);
+  const ended = 'SELECT name, message FROM bgw_run_history WHERE handle = ANY ($1) AND status <> $2';
+  expect((await db.query(ended, [[...handles, child], 'done'])).rows).toEqual([]);
+});
+
 test('default privileges on tables do not show the history of others', async ({ db, startController: start }) => {
   const reader = `${db.name}_reader`;
   await onServer(`CREATE ROLE ${reader}`);

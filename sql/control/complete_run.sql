@@ -5,6 +5,7 @@
 
 CREATE OR REPLACE FUNCTION bgw.complete_run(handle bigint, run_id bigint) RETURNS void
 LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp  -- in the session of the worker, where it is anybody's
 AS $$
 BEGIN
     PERFORM FROM bgw.process WHERE process.id = complete_run.handle AND process.run_id = complete_run.run_id FOR NO KEY UPDATE;

@@ -3,7 +3,7 @@
 
 SELECT public.bgw_register(
     name => 'count_relations',
-    command => $$DO 'BEGIN RAISE LOG ''Currently % relations in database'', (SELECT count(*) FROM pg_catalog.pg_class); END'$$,
+    command => $$DO 'BEGIN RAISE LOG ''Currently % relations in database'', (SELECT pg_catalog.count(*) FROM pg_catalog.pg_class); END'$$,
     naptime => '1 s',
     restart_time => '-1',                       -- never
     start_time => 'recovery_finished');

@@ -16,6 +16,7 @@ COMMENT ON FUNCTION bgw.is_listed(text, text) IS 'Whether a setting that is a li
 
 CREATE OR REPLACE PROCEDURE bgw.kill_idle()
 LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp  -- whoever owns the database may have put operators of his before ours
 AS $$
 DECLARE
     victim record;

@@ -12,6 +12,7 @@ SELECT public.bgw_define_setting('table_stats.exclude_schemas', boot_val => 'bgw
 
 CREATE OR REPLACE PROCEDURE bgw.table_stats()
 LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp  -- whoever owns the database may have put operators of his before ours
 SET lock_timeout = '1s'
 AS $$
 DECLARE

@@ -50,7 +50,7 @@ function isOfTransaction(error: Error): boolean {
  */
 function completion({ order: { handle, run_id }, final }: Run): string {
   if (!final) return `SELECT bgw.complete_run(${handle}, ${run_id})`;
-  const isSame = `CASE pg_catalog.current_setting('bgw.transaction', true) WHEN '${run_id}' THEN ${run_id} END`;
+  const isSame = `CASE WHEN pg_catalog.current_setting('bgw.transaction', true) OPERATOR(pg_catalog.=) '${run_id}' THEN ${run_id} END`;
   return `INSERT INTO bgw.completed_run (run_id) VALUES (${isSame})`;
 }
 

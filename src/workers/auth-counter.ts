@@ -5,6 +5,7 @@
  * Try: SELECT bgw_launch('auth_counter'); then, after some logins: SELECT * FROM bgw_auth_counter;
  */
 import { BgwError, defineLibrary, type Guc, type Spi, type Struct, type Worker } from '../sdk/index.ts';
+import { askServer } from './parts/ask-server.ts';
 import { CSVLOG, JSONLOG, type LogFormat, type LogRecord } from './parts/server-log.ts';
 
 /** Names of logins that fail are anybody's invention: more of them are counted together. */
@@ -65,12 +66,12 @@ export default defineLibrary('auth_counter', (init) => {
 });
 
 export async function main(bgw: Worker): Promise<void> {
-  const format = await bgw.transaction((spi) => checkServer(bgw, spi));
+  const format = await askServer(bgw, (spi) => checkServer(bgw, spi));
   const { struct } = await bgw.shmem.struct('auth_counter', LAYOUT);
   const slots = new Map<string, number>();
   const publish = (totals: readonly Total[]): Promise<void> =>
     bgw.shmem.withLock('auth_counter', 'exclusive', () => totals.forEach((total) => store(struct, slots, total)));
-  await publish(await bgw.transaction(async (spi) => (await spi.execute<Total>('SELECT * FROM bgw.auth_count')).rows));
+  await publish(await askServer(bgw, async (spi) => (await spi.execute<Total>('SELECT * FROM bgw.auth_count')).rows));
   // An error of the first look, such as a missing right, ends the worker: its last_error says so.
   await look(bgw, format, slots, publish);
   await bgw.mainLoop({ naptime }, () => look(bgw, format, slots, publish));
@@ -84,7 +85,7 @@ async function look(
   publish: (totals: readonly Total[]) => Promise<void>,
 ): Promise<void> {
   for (let size = CHUNK, more = true; more && !bgw.shutdownRequested;) {
-    const { totals, read, used } = await bgw.transaction(async (spi) => {
+    const { totals, read, used } = await askServer(bgw, async (spi) => {
       const from = await findPosition(spi, format);
       const bytes = await readLog(spi, from, size);
       const { records, length } = format.split(bytes);

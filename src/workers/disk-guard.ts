@@ -6,6 +6,7 @@
  */
 import { statfs } from 'node:fs/promises';
 import { BgwError, defineLibrary, type Guc, type Spi, type Worker } from '../sdk/index.ts';
+import { askServer } from './parts/ask-server.ts';
 
 /** Percent points that free space has to be above a threshold again before it is crossed anew. */
 const HYSTERESIS = 1;
@@ -61,7 +62,7 @@ export async function main(bgw: Worker): Promise<void> {
   let hasWarned = false;
   let hasActed = false;
   const look = async (): Promise<void> => {
-    const { free, of } = await bgw.transaction((spi) => measure(spi, bgw.guc(quota)));
+    const { free, of } = await askServer(bgw, (spi) => measure(spi, bgw.guc(quota)));
     const said = `${free.toFixed(2)} % of ${of} is free`;
     if (free < bgw.guc(warnBelow) && !hasWarned) {
       bgw.ereport('WARNING', said, { detail: `disk_guard.warn_below is ${bgw.guc(warnBelow)}.` });

@@ -5,6 +5,7 @@
  * Try: SELECT bgw_set_config('reindex_invalid.dry_run', 'on'), bgw_launch('reindex_invalid');
  */
 import { defineLibrary, type Guc, type Spi, type Worker } from '../sdk/index.ts';
+import { askServer } from './parts/ask-server.ts';
 
 /** Milliseconds until an index whose rebuild failed has another turn. */
 const RETRY_AFTER = 3_600_000;
@@ -59,7 +60,7 @@ export async function main(bgw: Worker): Promise<void> {
   /** When an index has its next turn; it is said once what became of it. */
   const later = new Map<string, number>();
   await bgw.mainLoop({ naptime }, async () => {
-    const found = await bgw.transaction((spi) => findInvalid(spi, bgw.guc(maxSize)));
+    const found = await askServer(bgw, (spi) => findInvalid(spi, bgw.guc(maxSize)));
     for (const { name, isLeftover } of found) {
       if (bgw.shutdownRequested) return;
       if ((later.get(name) ?? 0) > performance.now()) continue;

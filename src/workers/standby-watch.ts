@@ -7,6 +7,7 @@
  */
 import { setTimeout as sleep } from 'node:timers/promises';
 import { BgwError, defineLibrary, type Guc, type Spi, type Worker } from '../sdk/index.ts';
+import { askServer } from './parts/ask-server.ts';
 
 /** A webhook is tried so often, first after this time, then after twice as long each time. */
 const WEBHOOK_ATTEMPTS = 4;
@@ -81,7 +82,7 @@ export async function main(bgw: Worker): Promise<void> {
   /** Standbys that were there, and whether they lagged. */
   const known = new Map<string, boolean>();
   await bgw.mainLoop({ naptime }, async () => {
-    const alerts = await bgw.transaction(async (spi) => {
+    const alerts = await askServer(bgw, async (spi) => {
       const { rows } = await spi.execute<{ replays: boolean }>('SELECT pg_catalog.pg_is_in_recovery() AS replays');
       const isStandby = rows[0]?.replays ?? false;
       const lags = isStandby ? await replayLag(spi) : await standbyLags(spi);

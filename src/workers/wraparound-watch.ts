@@ -3,6 +3,7 @@
  * child per database, as the autovacuum launcher would.  Try: SELECT bgw_launch('wraparound_watch');
  */
 import { defineLibrary, type Guc, type Worker } from '../sdk/index.ts';
+import { askServer } from './parts/ask-server.ts';
 
 let naptime: Guc<number>;
 let maxAge: Guc<number>;
@@ -40,7 +41,7 @@ export async function watchAll(bgw: Worker): Promise<void> {
   });
   await bgw.mainLoop({ naptime }, async () => {
     await children.watch();
-    const { rows } = await bgw.transaction((spi) =>
+    const { rows } = await askServer(bgw, (spi) =>
       spi.execute<{ name: string }>(
         `SELECT datname AS name FROM pg_catalog.pg_database
          WHERE datallowconn AND pg_catalog.has_database_privilege(oid, 'CONNECT')`,
@@ -80,7 +81,7 @@ interface Sample {
 }
 
 async function sample(bgw: Worker): Promise<Sample> {
-  const { rows } = await bgw.transaction((spi) =>
+  const { rows } = await askServer(bgw, (spi) =>
     spi.execute(
       `SELECT datname AS name, pg_catalog.age(datfrozenxid) AS age,
               (SELECT pg_class.oid::pg_catalog.regclass::text FROM pg_catalog.pg_class WHERE relkind IN ('r', 'm', 't')
