@@ -242,3 +242,20 @@ test('default privileges on tables do not show the history of others', async ({ 
   await db.query(`ALTER DEFAULT PRIVILEGES REVOKE SELECT ON TABLES FROM ${reader}; DROP OWNED BY ${reader}`);
   await onServer(`DROP ROLE ${reader}`);
 });
+
+test('schedules that take long to evaluate do not keep a node from everything else', async ({ db }) => {
+  const days = (years: number): string =>
+    `(SELECT array_agg(day::date) FROM generate_series(now() - interval '1 day', now() + interval '${years} years', '1 day') AS day)`;
+  await expect(
+    db.query(`SELECT bgw_schedule('slow', '* * * * *', 'SELECT 1', exceptions => ${days(11)})`),
+  ).rejects.toMatchObject({ code: '22023', detail: 'exceptions has at most 3660 days.' });
+  await db.query(`SELECT bgw_schedule('slow ' || i, '* * * * *', 'SELECT 1') FROM generate_series(1, 40) AS i`);
+  await db.query(`ALTER TABLE bgw.schedule DISABLE TRIGGER USER; UPDATE bgw.schedule SET exceptions = ${days(10)};
+    ALTER TABLE bgw.schedule ENABLE TRIGGER USER`);
+  const { node_id, epoch } = (await db.query(`SELECT * FROM bgw.join_node('real', '{}', 8)`)).rows[0];
+  const left = 'SELECT count(*)::int FROM bgw.schedule_change';
+  const { answer } = (await db.query('SELECT bgw.take_orders($1, $2, 8) AS answer', [node_id, epoch])).rows[0];
+  expect(answer.wake_ms).toBe(10);
+  expect(await db.value<number>(left)).toBeGreaterThan(0);
+  expect(await db.value<number>(left)).toBeLessThan(40);
+});

@@ -58,7 +58,7 @@ COMMENT ON FUNCTION public.bgw_schedule(text, text, text, text, text, text, text
   jitter        a run starts up to this much later, at random, and before the next due time
   timeout       for one run, enforced from outside.   mode  session or atomic, as in bgw_register
   retries       so often a failed command is run again, first after retry_time, then after twice as long each time, at most 10 minutes, less up to half of that at random
-  valid_from, valid_until, exceptions   no due times before, after, and on those days of its time zone
+  valid_from, valid_until, exceptions   no due times before, after, and on those days of its time zone, at most 3660
   priority      of what waits for a slot the higher one starts first; a point is worth a minute of waiting
   active        false: as after bgw_pause
 Errors: 22023 a value that cannot be, 22004 a null schedule or time zone, 42704 no such worker, 42710 a worker of that name is there,

@@ -162,11 +162,25 @@ CREATE OR REPLACE FUNCTION bgw.note_schedules() RETURNS void
 LANGUAGE plpgsql
 AS $$
 DECLARE
+    started_at timestamptz := bgw.now();
+BEGIN
+    -- As tick_schedules: the rest is left to the next call.
+    WHILE bgw.now() < started_at + interval '500 ms' LOOP
+        EXIT WHEN NOT bgw.note_next_schedules();
+    END LOOP;
+END;
+$$;
+COMMENT ON FUNCTION bgw.note_schedules() IS 'Computes the next due time of each schedule that was written since: from when it was written.  No longer than half a second.';
+
+CREATE OR REPLACE FUNCTION bgw.note_next_schedules() RETURNS boolean
+LANGUAGE plpgsql
+AS $$
+DECLARE
     changes record;
 BEGIN
     FOR changes IN
         WITH taken AS (
-            DELETE FROM bgw.schedule_change WHERE schedule_change.id IN (SELECT change.id FROM bgw.schedule_change AS change ORDER BY change.id LIMIT 5000 FOR UPDATE SKIP LOCKED)
+            DELETE FROM bgw.schedule_change WHERE schedule_change.id IN (SELECT change.id FROM bgw.schedule_change AS change ORDER BY change.id LIMIT 10 FOR UPDATE SKIP LOCKED)
             RETURNING schedule_change.schedule_id, schedule_change.changed_at, schedule_change.change
         )
         SELECT taken.schedule_id, max(taken.changed_at) AS last_at, min(taken.changed_at) FILTER (WHERE taken.change <> 'other') AS reset_from,
@@ -180,9 +194,10 @@ BEGIN
             PERFORM bgw.stop_schedule(changes.schedule_id, SQLERRM);
         END;
     END LOOP;
+    RETURN FOUND;
 END;
 $$;
-COMMENT ON FUNCTION bgw.note_schedules() IS 'Computes the next due time of each schedule that was written since: from when it was written.';
+COMMENT ON FUNCTION bgw.note_next_schedules() IS 'The same for the next 10 changes.  Returns false if there are none.';
 
 CREATE OR REPLACE FUNCTION bgw.note_schedule(schedule bgw.schedule, changes record) RETURNS void
 LANGUAGE plpgsql
