@@ -185,8 +185,11 @@ async function inTransaction<T>(client: ClientBase, work: () => Promise<T>): Pro
   }
 }
 
+/** Any role can hold the number: only where there is no table yet, which no other role can lock. */
 async function lock(client: ClientBase): Promise<void> {
-  await client.query(`SELECT pg_advisory_xact_lock(${LOCK_KEY})`);
+  if (!(await hasHistory(client, 'bgw'))) await client.query(`SELECT pg_advisory_xact_lock(${LOCK_KEY})`);
+  // It may have come while the number was waited for.
+  if (await hasHistory(client, 'bgw')) await client.query('LOCK TABLE bgw.migration IN SHARE ROW EXCLUSIVE MODE');
 }
 
 async function applyMigrations(
@@ -212,6 +215,13 @@ type HistoryRow = Pick<Migration, 'id' | 'name' | 'hash'>;
 
 /** Asks for the table first: the first migration makes it, and the schema it stands in. */
 async function readHistory(client: ClientBase, schema: Part['schema']): Promise<HistoryRow[]> {
+  if (!(await hasHistory(client, schema))) return [];
+  const history = await client.query<HistoryRow>(`SELECT id, name, hash FROM ${schema}.migration ORDER BY id`);
+  return history.rows;
+}
+
+/** Errors: 42501 it is another role's. */
+async function hasHistory(client: ClientBase, schema: Part['schema']): Promise<boolean> {
   const { rows } = await client.query<{ owner: string; allowed: boolean; login: string }>(
     `SELECT pg_get_userbyid(relowner) AS owner, has_table_privilege(pg_class.oid, 'SELECT') AS allowed, current_user AS login
        FROM pg_class JOIN pg_namespace ON pg_namespace.oid = relnamespace
@@ -219,16 +229,14 @@ async function readHistory(client: ClientBase, schema: Part['schema']): Promise<
     [schema],
   );
   const [table] = rows;
-  if (table === undefined) return [];
-  if (!table.allowed) {
+  if (table && !table.allowed) {
     throw new BgwError('42501', {
       message: `schema "${schema}" belongs to role "${table.owner}"`,
       detail: `Role "${table.login}" may not upgrade it.`,
       hint: `Run "bgw migrate" as role "${table.owner}".`,
     });
   }
-  const history = await client.query<HistoryRow>(`SELECT id, name, hash FROM ${schema}.migration ORDER BY id`);
-  return history.rows;
+  return table !== undefined;
 }
 
 function checkHistory(history: HistoryRow[], migrations: Migration[]): void {

@@ -259,3 +259,23 @@ test('schedules that take long to evaluate do not keep a node from everything el
   expect(await db.value<number>(left)).toBeGreaterThan(0);
   expect(await db.value<number>(left)).toBeLessThan(40);
 });
+
+test('an advisory lock, which any role can take, keeps nobody from an upgrade', async ({ db, mallory }) => {
+  await mallory.query('SELECT pg_advisory_lock(27698309060454759)');
+  expect(await migrate(await db.client(), { patienceMs: 0 })).toEqual({ applied: [], sqlLayer: 'unchanged' });
+});
+
+test('an open transaction that deletes from cron.job_run_details keeps no other one waiting', async ({ db }) => {
+  await migrate(await db.client(), { withCron: true });
+  await db.query(`SELECT cron.schedule('nightly', '0 3 * * *', 'SELECT 1')`);
+  await db.query(`INSERT INTO bgw.run (id, process_id, name, owner, status, queued_at, finished_at, schedule_id)
+    SELECT i, i, 'nightly', entry.owner, 'done', now(), now(), entry.schedule_id FROM cron.entry, generate_series(1, 2) AS i`);
+  await db.query(`INSERT INTO cron.deleted_run VALUES (now() - interval '10 days', 1)`);
+  const remove = 'DELETE FROM cron.job_run_details WHERE runid = $1';
+  await db.query('BEGIN');
+  expect((await db.query(remove, [1])).rowCount).toBe(1);
+  const other = await db.client();
+  await other.query(`SET lock_timeout = '1s'`);
+  expect((await other.query(remove, [2])).rowCount).toBe(1);
+  await db.query('COMMIT');
+});

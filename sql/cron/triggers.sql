@@ -72,7 +72,9 @@ BEGIN
     IF OLD.end_time IS NULL THEN
         RETURN NULL;  -- it runs
     END IF;
-    DELETE FROM cron.deleted_run WHERE end_time < pg_catalog.now() - interval '9 days';  -- bgw.run has no older ones
+    -- bgw.run has no older ones.  Not those that another deletion has locked, whose transaction may be open for long.
+    DELETE FROM cron.deleted_run WHERE (end_time, runid) IN (
+        SELECT past.end_time, past.runid FROM cron.deleted_run AS past WHERE past.end_time < pg_catalog.now() - interval '9 days' FOR UPDATE SKIP LOCKED);
     INSERT INTO cron.deleted_run (end_time, runid) VALUES (OLD.end_time, OLD.runid) ON CONFLICT DO NOTHING;
     RETURN OLD;
 END;
