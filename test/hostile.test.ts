@@ -262,7 +262,7 @@ test('schedules that take long to evaluate do not keep a node from everything el
 
 test('an advisory lock, which any role can take, keeps nobody from an upgrade', async ({ db, mallory }) => {
   await mallory.query('SELECT pg_advisory_lock(27698309060454759)');
-  expect(await migrate(await db.client(), { patienceMs: 0 })).toEqual({ applied: [], sqlLayer: 'unchanged' });
+  expect((await migrate(await db.client(), { patienceMs: 0 })).applied).toEqual([]);
 });
 
 test('an open transaction that deletes from cron.job_run_details keeps no other one waiting', async ({ db }) => {
@@ -278,4 +278,38 @@ test('an open transaction that deletes from cron.job_run_details keeps no other 
   await other.query(`SET lock_timeout = '1s'`);
   expect((await other.query(remove, [2])).rowCount).toBe(1);
   await db.query('COMMIT');
+});
+
+test('what a node could not be told is refused: a command or an argument of more than 16 MB', async ({ db }) => {
+  await db.query(`SELECT bgw_register('w', 'SELECT 1')`);
+  const [command, argument] = [`repeat(' ', 17000000) || 'SELECT 1'`, `to_jsonb(repeat('x', 17000000))`];
+  for (const call of [
+    `bgw_launch_sql(${command})`,
+    `bgw_launch_sql('SELECT 1', main_arg => ${argument})`,
+    `bgw_launch('w', main_arg => ${argument})`,
+    `bgw_register('x', ${command})`,
+    `bgw_register('x', 'SELECT 1', main_arg => ${argument})`,
+    `bgw_schedule('x', '@daily', ${command})`,
+    `bgw_schedule('x', '@daily', worker => 'w', main_arg => ${argument})`,
+  ])
+    await expect(db.query(`SELECT ${call}`), call).rejects.toMatchObject({
+      code: '22023',
+      detail: 'Each has at most 16 MB.',
+    });
+  await db.query(`SELECT bgw_launch_sql('SELECT 1', main_arg => to_jsonb(repeat('x', 16000000)))`);
+});
+
+test('a node claims a few large arguments at a time, which one answer of the server can hold', async ({ db }) => {
+  const { node_id, epoch } = (await db.query(`SELECT * FROM bgw.join_node('real', '{}', 8)`)).rows[0];
+  const turn = async (): Promise<{ wake_ms: number; orders: unknown[][] }> =>
+    (await db.query('SELECT bgw.take_orders($1, $2, 8) AS answer', [node_id, epoch])).rows[0].answer;
+  const large = `(SELECT to_jsonb(string_agg(md5(n::text), '')) FROM generate_series(1, 4000) AS n)`;
+  await db.query(
+    `SELECT bgw_launch_sql('SELECT 1', main_arg => large.value) FROM (SELECT ${large}) AS large (value), generate_series(1, 5)`,
+  );
+  for (const claimed of [2, 2, 1]) {
+    const { wake_ms, orders } = await turn();
+    expect({ wake_ms, claimed: orders.flat().length }).toEqual({ wake_ms: 10, claimed });
+  }
+  expect((await turn()).orders.flat()).toEqual([]);
 });

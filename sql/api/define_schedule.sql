@@ -167,6 +167,7 @@ BEGIN
     IF problem IS NOT NULL THEN
         RAISE EXCEPTION USING ERRCODE = 'invalid_parameter_value', MESSAGE = pg_catalog.format('invalid schedule "%s"', pg_catalog.left(schedule.name, 63)), DETAIL = problem;
     END IF;
+    PERFORM bgw.check_size(schedule.name, NULL, schedule.main_arg);
     IF schedule.schedule IS NOT NULL THEN
         PERFORM public.bgw_schedule_validate(schedule.schedule, schedule.timezone);
         schedule.parsed := bgw.parse_schedule(schedule.schedule);

@@ -23,7 +23,8 @@ BEGIN
            bgw_launch.when_parent_ends, bgw_launch.settings
     FROM bgw.worker
     WHERE bgw_launch.set IS NULL AND worker.owner = bgw.current_owner() AND worker.name = worker_name AND NOT worker.unregistered
-      AND worker.enabled AND worker.scope = 'one' AND worker.max_instances IS NULL AND EXISTS (SELECT FROM bgw.login WHERE login.owner = worker.owner)
+      AND worker.enabled AND worker.scope = 'one' AND worker.max_instances IS NULL AND coalesce(pg_catalog.pg_column_size(bgw_launch.main_arg), 0) < 80000
+      AND EXISTS (SELECT FROM bgw.login WHERE login.owner = worker.owner)
     RETURNING process.id INTO handle;
     RETURN coalesce(handle, bgw.launch_checked(worker_name, bgw_launch.main_arg, bgw_launch.set, bgw_launch.key, bgw_launch.database,
                                                bgw_launch.notify, bgw_launch.when_parent_ends, bgw_launch.settings));
@@ -99,6 +100,7 @@ DECLARE
     handle bigint;
 BEGIN
     PERFORM bgw.check_launch(worker);
+    PERFORM bgw.check_size(worker.name, NULL, launch_checked.main_arg);
     INSERT INTO bgw.process (worker_id, main_arg, worker_set, key, database, notify, when_parent_ends, settings)
     VALUES (worker.id, coalesce(launch_checked.main_arg, worker.main_arg), launch_checked.set, launch_checked.key, launch_checked.database,
             launch_checked.notify, launch_checked.when_parent_ends, launch_checked.settings)
@@ -189,7 +191,8 @@ BEGIN
             PERFORM bgw.check_instance(process);
         END IF;
     -- As nearly every command is: each expression that a call evaluates costs it a microsecond.
-    ELSIF (pg_catalog.octet_length(process.name) BETWEEN 1 AND 63 AND process.name !~ '[[:cntrl:]]' AND process.command IS NOT NULL
+    ELSIF (pg_catalog.octet_length(process.name) BETWEEN 1 AND 63 AND process.name !~ '[[:cntrl:]]' AND pg_catalog.octet_length(process.command) < 80000
+           AND coalesce(pg_catalog.pg_column_size(process.main_arg), 0) < 80000
            AND process.mode IN ('session', 'atomic') AND pg_catalog.num_nonnulls(process.timeout, process.database) = 0) IS NOT TRUE THEN
         PERFORM bgw.check_command_process(process);
     END IF;
@@ -213,6 +216,7 @@ BEGIN
     worker.mode := process.mode;
     worker.database := process.database;
     worker.timeout := process.timeout;
+    worker.main_arg := process.main_arg;
     worker.flags := '{backend_database_connection}';
     PERFORM bgw.check_one_shot(worker);
 END;

@@ -74,10 +74,28 @@ BEGIN
             MESSAGE = pg_catalog.format('worker "%s": invalid timeout', worker.name),
             DETAIL = 'A timeout is greater than zero, and at most 24 days.';
     END IF;
+    PERFORM bgw.check_size(worker.name, worker.command, worker.main_arg);
     PERFORM bgw.check_command(worker);
 END;
 $$;
 COMMENT ON FUNCTION bgw.check_one_shot(bgw.worker) IS 'The part of bgw.check_worker that the command of bgw_launch_sql needs too: name, what is run, how, and for how long.';
+
+CREATE OR REPLACE FUNCTION bgw.check_size(name text, command text, main_arg jsonb) RETURNS void
+LANGUAGE plpgsql
+AS $$
+DECLARE
+    -- Of much more a node could not be told within the ten seconds that a call may take.  Compressed it is a hundredth at best.
+    most integer := 16 * 1024 * 1024;
+BEGIN
+    IF pg_catalog.octet_length(command) > most OR pg_catalog.pg_column_size(main_arg) > most / 200 AND pg_catalog.octet_length(main_arg::pg_catalog.text) > most THEN
+        RAISE EXCEPTION USING ERRCODE = 'invalid_parameter_value',
+            MESSAGE = pg_catalog.format('worker "%s": command or main_arg is too long', pg_catalog.left(check_size.name, 63)),
+            DETAIL = 'Each has at most 16 MB.',
+            HINT = 'Put it into a table, and pass its key.';
+    END IF;
+END;
+$$;
+COMMENT ON FUNCTION bgw.check_size(text, text, jsonb) IS 'Raises an error if a command or an argument is more than a node can be told at a time.  Errors: 22023.';
 
 CREATE OR REPLACE FUNCTION bgw.check_restart(worker bgw.worker) RETURNS void
 LANGUAGE plpgsql

@@ -13,18 +13,22 @@ BEGIN
         UPDATE bgw.process SET node_id = node.id, epoch = node.epoch, run_id = pg_catalog.nextval('bgw.run_id'), claimed_at = present, next_start = NULL
         -- An array: by the primary key, whatever the planner believes of the table.
         WHERE process.id = ANY (ARRAY(
-            SELECT process.id FROM bgw.process LEFT JOIN bgw.worker ON worker.id = process.worker_id
-            WHERE process.run_id IS NULL AND process.owner = node.login AND process.takes_slot = slots AND process.turn >= since
-              AND process.stop_requested_at IS NULL
-              AND (process.next_start IS NULL OR process.next_start <= present)
-              -- A command of this database is what most are: nothing more is to be asked of it.
-              AND CASE WHEN process.worker_id IS NULL AND process.database IS NULL THEN process.command IS NOT NULL
-                       WHEN pg_catalog.num_nonnulls(worker.library_name, worker.naptime, worker.database, process.database) = 0
-                            AND NOT 'interruptible' = ANY (worker.flags) THEN worker.enabled AND NOT worker.unregistered
-                       ELSE bgw.may_start(process, worker, node) END
-              AND NOT (process.one_at_a_time AND EXISTS (SELECT FROM bgw.process AS earlier WHERE earlier.schedule_id = process.schedule_id AND earlier.id < process.id))
-            ORDER BY process.turn, process.id LIMIT room
-            FOR NO KEY UPDATE OF process SKIP LOCKED))
+            -- A megabyte at a time, and of arguments a fifth, which is compressed; at least one: the answer is one text, and a call takes ten seconds at most.
+            SELECT fitting.id FROM (SELECT startable.id, sum(startable.bytes) OVER (ORDER BY startable.turn, startable.id ROWS UNBOUNDED PRECEDING) - startable.bytes AS bytes_before FROM (
+                SELECT process.id, process.turn, coalesce(pg_catalog.octet_length(coalesce(worker.command, process.command)), 0)
+                       + coalesce(pg_catalog.pg_column_size(process.main_arg) * 5, 0) AS bytes FROM bgw.process LEFT JOIN bgw.worker ON worker.id = process.worker_id
+                WHERE process.run_id IS NULL AND process.owner = node.login AND process.takes_slot = slots AND process.turn >= since
+                  AND process.stop_requested_at IS NULL
+                  AND (process.next_start IS NULL OR process.next_start <= present)
+                  -- A command of this database is what most are: nothing more is to be asked of it.
+                  AND CASE WHEN process.worker_id IS NULL AND process.database IS NULL THEN process.command IS NOT NULL
+                           WHEN pg_catalog.num_nonnulls(worker.library_name, worker.naptime, worker.database, process.database) = 0
+                                AND NOT 'interruptible' = ANY (worker.flags) THEN worker.enabled AND NOT worker.unregistered
+                           ELSE bgw.may_start(process, worker, node) END
+                  AND NOT (process.one_at_a_time AND EXISTS (SELECT FROM bgw.process AS earlier WHERE earlier.schedule_id = process.schedule_id AND earlier.id < process.id))
+                ORDER BY process.turn, process.id LIMIT room
+                FOR NO KEY UPDATE OF process SKIP LOCKED) AS startable) AS fitting
+            WHERE fitting.bytes_before < 1000000))
         -- What the order is made of: a row is wide.
         RETURNING process.id, process.run_id, process.worker_id, process.owner, process.name, process.main_arg, process.command, process.mode,
                   process.timeout, process.database, process.settings, process.turn
