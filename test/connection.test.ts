@@ -2,6 +2,7 @@
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { deserialize, serialize } from 'node:v8';
+import pg from 'pg';
 import { describe, expect, test } from 'vitest';
 import { received, type SentConnection, toSend } from '../src/sdk/channel.ts';
 import { connectionConfig, describeTarget } from '../src/connection.ts';
@@ -120,6 +121,12 @@ describe('TLS', () => {
           : connection.ssl,
       );
     }
+  });
+
+  test('the key of a certificate reaches a worker although pg, which has connected with it, hides it', () => {
+    const connection = { ssl: { cert: 'a certificate', key: 'its key' } };
+    void new pg.Client(connection);
+    expect(toSend(connection)).toEqual({ ssl: { cert: 'a certificate', key: 'its key' } });
   });
 
   test('takes sslmode from PGSSLMODE where the URL has none', () => {

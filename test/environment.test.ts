@@ -1,13 +1,15 @@
 /** Databases and servers that are set up unlike ours: encodings, settings of the database, event triggers, publications. */
 import { once } from 'node:events';
+import { rmSync, writeFileSync } from 'node:fs';
 import { type AddressInfo, connect, createServer } from 'node:net';
 import { join } from 'node:path';
 import pg from 'pg';
-import { onTestFinished } from 'vitest';
+import { onTestFinished, vi } from 'vitest';
 import { migrate } from '../src/migrate.ts';
 import { findPackageRoot } from '../src/package-root.ts';
 import { startController, test } from './support/controller.ts';
 import { createDatabase, expect, onServer } from './support/database.ts';
+import { createDirectory } from './support/directory.ts';
 import { until } from './support/until.ts';
 
 async function migrateDatabase(url: string): Promise<void> {
@@ -172,6 +174,24 @@ test('messages of the server in another language mean the same to a worker in Ty
       ['WARNING', 'careful'],
     ])
       await until(() => db.value(said, line), { what: line.join(' ') });
+  } finally {
+    await node.stop();
+  }
+});
+
+test('the password may stand in a file that PGPASSFILE names, for workers in TypeScript too', async ({ db }) => {
+  const url = new URL(db.url);
+  const directory = createDirectory('bgw-test-password-');
+  onTestFinished(() => rmSync(directory, { recursive: true, force: true }));
+  const file = join(directory, 'pgpass');
+  writeFileSync(file, `*:*:*:${url.username}:${url.password}\n`, { mode: 0o600 });
+  url.password = '';
+  vi.stubEnv('PGPASSFILE', file);
+  onTestFinished(() => void vi.unstubAllEnvs());
+  const node = await startController({ url: url.href });
+  try {
+    await db.query('SELECT worker_spi_launch(1)');
+    await until(() => db.value(`SELECT EXISTS (SELECT FROM bgw_log WHERE message ~ '^worker_spi initialized')`));
   } finally {
     await node.stop();
   }

@@ -30,9 +30,14 @@ function forkEntry(module: string, stdio: StdioOptions): ChildProcess {
   });
 }
 
-/** The environment of the controller without what connects it: a worker has the login of its owner only (HARDENING A8). */
+/**
+ * The environment of the controller without what connects it: a worker has the login of its owner only (HARDENING A8).
+ * Where the password file is, its sessions have to know as it has ~/.pgpass.
+ */
 function publicEnvironment(): NodeJS.ProcessEnv {
   return Object.fromEntries(
-    Object.entries(process.env).filter(([name]) => name !== 'DATABASE_URL' && !/^(PG|BGW_|NODE_CHANNEL)/.test(name)),
+    Object.entries(process.env).filter(
+      ([name]) => name !== 'DATABASE_URL' && !/^(PG(?!PASSFILE$)|BGW_|NODE_CHANNEL)/.test(name),
+    ),
   );
 }

@@ -69,10 +69,11 @@ export interface WorkerStart {
 export type SentConnection = ClientConfig & { takesAnyName?: boolean };
 
 export function toSend({ ssl, ...connection }: ClientConfig): SentConnection {
-  if (typeof ssl !== 'object' || !ssl.checkServerIdentity)
-    return ssl === undefined ? connection : { ...connection, ssl };
-  const { checkServerIdentity: _function, ...rest } = ssl;
-  return { ...connection, ssl: rest, takesAnyName: true };
+  if (typeof ssl !== 'object') return ssl === undefined ? connection : { ...connection, ssl };
+  const { checkServerIdentity, ...rest } = ssl;
+  // Which pg has hidden from enumeration, once it has connected.
+  const key = ssl.key === undefined ? {} : { key: ssl.key };
+  return { ...connection, ssl: { ...rest, ...key }, ...(checkServerIdentity ? { takesAnyName: true } : {}) };
 }
 
 export function received({ takesAnyName, ...connection }: SentConnection): ClientConfig {
