@@ -26,7 +26,7 @@ BEGIN
     END IF;
     PERFORM bgw.notify_launcher(process, 'started', pg_catalog.jsonb_build_object('pid', process.pid, 'os_pid', process.os_pid))
     FROM pg_catalog.jsonb_to_recordset(events) AS event (handle bigint, run_id bigint)
-    JOIN bgw.process ON process.id = event.handle AND process.run_id = event.run_id
+    JOIN bgw.process ON process.id = ANY (ARRAY[event.handle]) AND process.run_id = event.run_id
     WHERE process.notify IS NOT NULL;
 END;
 $$;

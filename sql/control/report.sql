@@ -77,7 +77,8 @@ BEGIN
     FROM ROWS FROM (pg_catalog.jsonb_to_recordset(events)
          AS (handle bigint, name text, age double precision, severity text, sqlstate text, message text, detail text, hint text, context text)) WITH ORDINALITY
          AS event (handle, name, age, severity, sqlstate, message, detail, hint, context, number)
-    LEFT JOIN bgw.process ON process.id = event.handle
+    -- = ANY: as in deliver_signals.
+    LEFT JOIN bgw.process ON process.id = ANY (ARRAY[event.handle])
     ORDER BY event.number;
 END;
 $$;

@@ -34,7 +34,7 @@ BEGIN
             failures = decided.failures_now, failed_at = decided.failed_at_now, last_exit_code = decided.exit_code, last_sqlstate = decided.sqlstate,
             last_error = bgw.error_text(decided.exit_code, decided.message, decided.detail, decided.hint, decided.context),
             restart_requested = false
-        FROM decided WHERE process.id = ANY (ARRAY(SELECT going_on.id FROM decided AS going_on WHERE going_on.starts_again IS NOT NULL)) AND decided.id = process.id
+        FROM decided WHERE decided.starts_again IS NOT NULL AND process.id = ANY (ARRAY[decided.id])
     ), scheduled AS (
         UPDATE bgw.schedule_state SET ran = schedule_state.ran + ended.ran, failed = schedule_state.failed + ended.failed,
             last_started_at = ended.last_started_at, last_finished_at = ended.last_finished_at, last_status = ended.last_status

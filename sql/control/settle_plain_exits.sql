@@ -12,7 +12,8 @@ BEGIN
         DELETE FROM bgw.process
         USING pg_catalog.jsonb_to_recordset(exits) AS ending (handle bigint, run_id bigint, exit_code integer, command_tag text, rows bigint, age double precision,
                                                               ran_ms double precision, session_pid integer, done boolean)
-        WHERE process.id = ending.handle AND process.run_id = ending.run_id AND ending.exit_code = 0 AND ending.done
+        -- = ANY: as in deliver_signals.
+        WHERE process.id = ANY (ARRAY[ending.handle]) AND process.run_id = ending.run_id AND ending.exit_code = 0 AND ending.done
           AND process.worker_id IS NULL AND process.schedule_id IS NULL AND process.notify IS NULL
           AND process.stop_requested_at IS NULL AND NOT process.restart_requested
           AND NOT EXISTS (SELECT FROM bgw.process AS child WHERE child.parent_id = ending.handle)
