@@ -81,7 +81,7 @@ COMMENT ON FUNCTION public.bgw_register(text, text, text, interval, boolean, tex
   database        where it runs, or the name of a setting that says so; default: this database
   mode            session: as psql would send it;  atomic: command and completion commit in one transaction
   timeout         for one run of the command, enforced from outside; default: none
-  max_instances   default: 1 with naptime or autostart, else any number
+  max_instances   default: 1 with naptime or autostart, else any number.  A launch in REPEATABLE READ or SERIALIZABLE counts those that its snapshot shows
   start_time, flags, type   as in the BackgroundWorker struct
   restart_time_max          restart_time doubles with each failure in a row, up to this; default: it stays as it is
   failure_limit             so many failures within failure_window (10 min), and it is not started again; default: any number
