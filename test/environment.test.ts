@@ -60,6 +60,30 @@ test('what a worker says reaches a catalog whose encoding does not have it', asy
   }
 });
 
+test('what no node could be told is refused in a SQL_ASCII database', async () => {
+  const ascii = await createDatabase({ template: `template0 ENCODING 'SQL_ASCII' LOCALE 'C'` });
+  await migrateDatabase(ascii.url);
+  const node = await startController(ascii);
+  const bytes = (text: string): string => `convert_from('${text}', 'SQL_ASCII')`;
+  try {
+    await ascii.query(`SELECT bgw_define_setting('ascii.word', boot_val => 'a')`);
+    for (const call of [
+      `bgw_launch_sql('SELECT 1 -- ' || ${bytes('\\xe9')})`,
+      `bgw_launch('hello_world', notify => ${bytes('\\xe9')})`,
+      `bgw_register(${bytes('\\xe9')}, 'SELECT 1')`,
+      `bgw_set_config('ascii.word', ${bytes('\\xe9')})`,
+      `bgw_schedule(${bytes('\\xe9')}, '1 day', 'SELECT 1')`,
+    ])
+      await expect(ascii.query(`SELECT ${call}`), call).rejects.toMatchObject({ code: '22021' });
+    const handle = await ascii.value<bigint>(`SELECT bgw_launch_sql('SELECT 1 -- ' || ${bytes('\\xc3a9')})`);
+    await node.saw('worker_exited', { handle: String(handle), exitCode: 0 });
+    expect(await ascii.value(`SELECT count(*)::int FROM bgw_log WHERE severity <> 'LOG'`)).toBe(0);
+  } finally {
+    await node.stop();
+    await ascii.drop();
+  }
+});
+
 test('an event trigger that refuses DDL stops no node', async ({ db, startController: start }) => {
   const day = await db.value<string>(`SELECT to_char(clock_timestamp() AT TIME ZONE 'UTC', 'YYYYMMDD')`);
   await db.query(`

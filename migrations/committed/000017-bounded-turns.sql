@@ -1,5 +1,5 @@
 --! Previous: sha1:a193607d15fe46552ab3d13967fe13e062495b08
---! Hash: sha1:f57abae808a8e9fa414244841549b440ff11cc6a
+--! Hash: sha1:c57fafcdfe1e2ab6140f4c27f394582fcc15fd2e
 
 -- What a node does in one turn does not grow with what others have written.
 
@@ -28,3 +28,24 @@ $$;
 CREATE OR REPLACE FUNCTION bgw.current_owner() RETURNS oid
 LANGUAGE sql STABLE
 AS $$ SELECT pg_catalog.to_regrole(pg_catalog.quote_ident(current_user))::pg_catalog.oid $$;
+
+-- Of what a worker's schedules are asked whenever one of them goes.
+CREATE INDEX schedule_of_worker ON bgw.schedule (worker_id);
+
+-- Atomic runs that were done after their worker had been unregistered, or given another mode, left theirs.
+DELETE FROM bgw.completed_run WHERE voided_at IS NULL AND NOT EXISTS (SELECT FROM bgw.process WHERE process.run_id = completed_run.run_id);
+
+-- Text of a SQL_ASCII database is any bytes, and of those that are not UTF-8 no node can be told: one of them stopped all.
+CREATE FUNCTION bgw.check_encoding_row() RETURNS trigger LANGUAGE plpgsql AS
+$$ BEGIN PERFORM pg_catalog.convert_from(pg_catalog.textsend(NEW::pg_catalog.text), 'UTF8'); RETURN NEW; END $$;
+COMMENT ON FUNCTION bgw.check_encoding_row() IS 'Refuses a row whose text is not UTF-8, in a database of encoding SQL_ASCII.  Errors: 22021.';
+DO $$
+BEGIN
+    IF getdatabaseencoding() = 'SQL_ASCII' THEN
+        CREATE TRIGGER encoding_is_checked BEFORE INSERT OR UPDATE ON bgw.worker FOR EACH ROW EXECUTE FUNCTION bgw.check_encoding_row();
+        CREATE TRIGGER encoding_is_checked BEFORE INSERT OR UPDATE ON bgw.setting FOR EACH ROW EXECUTE FUNCTION bgw.check_encoding_row();
+        CREATE TRIGGER encoding_is_checked BEFORE INSERT OR UPDATE ON bgw.schedule FOR EACH ROW EXECUTE FUNCTION bgw.check_encoding_row();
+        CREATE TRIGGER encoding_is_checked BEFORE INSERT ON bgw.process FOR EACH ROW EXECUTE FUNCTION bgw.check_encoding_row();
+    END IF;
+END
+$$;
