@@ -555,6 +555,7 @@ test('the functions of nodes, given a forged node, do nothing for such a role', 
     for (const call of [
       `bgw.claim_startable(${nodeRow}, true, 100, '-infinity')`,
       `bgw.claim_startable(${nodeRow}, false, 100, '-infinity')`,
+      `bgw.find_startable(${nodeRow}, true, 100, '-infinity')`,
       `bgw.is_dead(${nodeRow})`,
       `bgw.check_node(${node}, ${epoch})`,
       `bgw.settle_stopped()`,

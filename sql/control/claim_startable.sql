@@ -8,32 +8,22 @@ LANGUAGE plpgsql
 AS $$
 DECLARE
     present timestamptz := bgw.now();
+    startable bigint[];
 BEGIN
+    startable := bgw.find_startable(node, slots, room, since);
+    IF startable IS NULL THEN
+        orders := '[]';
+        RETURN;
+    END IF;
     WITH claimed AS (
         UPDATE bgw.process SET node_id = node.id, epoch = node.epoch, run_id = pg_catalog.nextval('bgw.run_id'), claimed_at = present, next_start = NULL
         -- An array: by the primary key, whatever the planner believes of the table.
-        WHERE process.id = ANY (ARRAY(
-            -- A megabyte at a time, and of arguments a fifth, which is compressed; at least one: the answer is one text, and a call takes ten seconds at most.
-            SELECT fitting.id FROM (SELECT startable.id, sum(startable.bytes) OVER (ORDER BY startable.turn, startable.id ROWS UNBOUNDED PRECEDING) - startable.bytes AS bytes_before FROM (
-                SELECT process.id, process.turn, coalesce(pg_catalog.octet_length(coalesce(worker.command, process.command)), 0)
-                       + coalesce(pg_catalog.pg_column_size(process.main_arg) * 5, 0) AS bytes FROM bgw.process LEFT JOIN bgw.worker ON worker.id = process.worker_id
-                WHERE process.run_id IS NULL AND process.owner = node.login AND process.takes_slot = slots AND process.turn >= since
-                  AND process.stop_requested_at IS NULL
-                  AND (process.next_start IS NULL OR process.next_start <= present)
-                  -- A command of this database is what most are: nothing more is to be asked of it.
-                  AND CASE WHEN process.worker_id IS NULL AND process.database IS NULL THEN process.command IS NOT NULL
-                           WHEN pg_catalog.num_nonnulls(worker.library_name, worker.naptime, worker.database, process.database) = 0
-                                AND NOT 'interruptible' = ANY (worker.flags) THEN worker.enabled AND NOT worker.unregistered
-                           ELSE bgw.may_start(process, worker, node) END
-                  AND NOT (process.one_at_a_time AND EXISTS (SELECT FROM bgw.process AS earlier WHERE earlier.schedule_id = process.schedule_id AND earlier.id < process.id))
-                ORDER BY process.turn, process.id LIMIT room
-                FOR NO KEY UPDATE OF process SKIP LOCKED) AS startable) AS fitting
-            WHERE fitting.bytes_before < 1000000))
+        WHERE process.id = ANY (startable)
         -- What the order is made of: a row is wide.
         RETURNING process.id, process.run_id, process.worker_id, process.owner, process.name, process.main_arg, process.command, process.mode,
                   process.timeout, process.database, process.settings, process.turn
     )
-    SELECT coalesce(pg_catalog.json_agg(started), '[]'), (SELECT min(claimed.turn) FROM claimed) INTO orders, first_turn
+    SELECT pg_catalog.json_agg(started), (SELECT min(claimed.turn) FROM claimed) INTO orders, first_turn
     FROM (SELECT 'start' AS kind, claimed.id::text AS handle, claimed.run_id::text AS run_id, claimed.name, claimed.main_arg::text AS main_arg,
                  coalesce(worker.command, claimed.command) AS command, coalesce(worker.mode, claimed.mode) AS mode,
                  worker.library_name, worker.function_name, worker.flags, pg_catalog.date_part('epoch', coalesce(worker.timeout, claimed.timeout)) AS timeout,
@@ -49,6 +39,41 @@ $$;
 COMMENT ON FUNCTION bgw.claim_startable(bgw.node, boolean, integer, double precision) IS
 'Claims what this node can start now and returns its start orders, in order of turn, and the turn of the first; NULL: there is none.  slots: whether to
 claim what takes a slot, or what naps between its runs.  room: how many at most.  since: nothing that has an earlier turn.';
+
+CREATE OR REPLACE FUNCTION bgw.find_startable(node bgw.node, slots boolean, room integer, since double precision) RETURNS bigint[]
+LANGUAGE plpgsql
+AS $$
+DECLARE
+    present timestamptz := bgw.now();
+    startable bigint[];
+    bytes bigint[];
+    total bigint;
+BEGIN
+    SELECT pg_catalog.array_agg(found.id), pg_catalog.array_agg(found.bytes), pg_catalog.sum(found.bytes) INTO startable, bytes, total FROM (
+        SELECT process.id, coalesce(pg_catalog.octet_length(coalesce(worker.command, process.command)), 0)
+                           + coalesce(pg_catalog.pg_column_size(process.main_arg), 0)::bigint * 5 AS bytes  -- an argument is compressed
+        FROM bgw.process LEFT JOIN bgw.worker ON worker.id = process.worker_id
+        WHERE process.run_id IS NULL AND process.owner = node.login AND process.takes_slot = slots AND process.turn >= since
+          AND process.stop_requested_at IS NULL
+          AND (process.next_start IS NULL OR process.next_start <= present)
+          -- A command of this database is what most are: nothing more is to be asked of it.
+          AND CASE WHEN process.worker_id IS NULL AND process.database IS NULL THEN process.command IS NOT NULL
+                   WHEN pg_catalog.num_nonnulls(worker.library_name, worker.naptime, worker.database, process.database) = 0
+                        AND NOT 'interruptible' = ANY (worker.flags) THEN worker.enabled AND NOT worker.unregistered
+                   ELSE bgw.may_start(process, worker, node) END
+          AND NOT (process.one_at_a_time AND EXISTS (SELECT FROM bgw.process AS earlier WHERE earlier.schedule_id = process.schedule_id AND earlier.id < process.id))
+        ORDER BY process.turn, process.id LIMIT room
+        FOR NO KEY UPDATE OF process SKIP LOCKED) AS found;
+    -- A megabyte at a time, and at least one: the answer is one text, and a call takes ten seconds at most.
+    WHILE total > 1000000 AND pg_catalog.cardinality(startable) > 1 LOOP
+        total := total - bytes[pg_catalog.cardinality(startable)];
+        startable := startable[: pg_catalog.cardinality(startable) - 1];
+    END LOOP;
+    RETURN startable;
+END;
+$$;
+COMMENT ON FUNCTION bgw.find_startable(bgw.node, boolean, integer, double precision) IS
+'Locks what claim_startable claims with these arguments: about a megabyte of commands and arguments, in order of turn.  NULL: nothing.';
 
 CREATE OR REPLACE FUNCTION bgw.may_start(process bgw.process, worker bgw.worker, node bgw.node) RETURNS boolean
 LANGUAGE plpgsql STABLE
