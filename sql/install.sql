@@ -16,6 +16,7 @@
 \ir lookup/standby.sql             -- what belongs on a standby, and the lock that says it runs
 \ir api/register.sql               -- bgw_register, bgw_unregister
 \ir api/launch.sql                 -- bgw_launch, bgw_launch_sql: register one instance
+\ir api/autostart.sql              -- the instance of a worker that starts by itself
 \ir api/signal.sql                 -- bgw_signal, bgw_cancel, bgw_terminate, bgw_restart, bgw_set_latch
 \ir api/worker_sets.sql            -- bgw_get_handle, bgw_signal_set, bgw_terminate_set: by set and key
 \ir api/wait.sql                   -- bgw_get_pid, bgw_wait_for_startup, bgw_wait_for_shutdown

@@ -1,7 +1,7 @@
 /**
  * Brings a database to this program's schema in one transaction: lock, verify the history, run pending migrations, run
- * the sql/ layer unless it is unchanged.  Then the same for schema cron, where it is asked for or there.  Any number of these may run at the same time (I15): one does the work, the
- * others wait for it and find nothing to do.
+ * the sql/ layer unless it is unchanged.  Then the same for schema cron, where it is asked for or there.  Any number of
+ * these may run at the same time (I15): one does the work, the others wait for it and find nothing to do.
  * Called by: src/commands/migrate.ts, `bgw up`, tests.
  *
  * The history stands in bgw.migration and not in graphile-migrate's own table, whose name is fixed: a user's project
@@ -12,6 +12,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import type { ClientBase } from 'pg';
 import { BgwError, describeError } from './errors.ts';
 import { migrationNames, readMigrations, type Migration } from './migration-files.ts';
+import { checkHistory, hasHistory, readHistory } from './migration-history.ts';
 import { findPackageRoot } from './package-root.ts';
 import { applySqlLayer, hashSqlLayer, readSqlLayer, type SqlFile } from './sql-layer.ts';
 
@@ -209,54 +210,6 @@ async function applyMigrations(
     log(`applied ${directory}/${name}`);
   }
   return pending.map(({ name }) => name);
-}
-
-type HistoryRow = Pick<Migration, 'id' | 'name' | 'hash'>;
-
-/** Asks for the table first: the first migration makes it, and the schema it stands in. */
-async function readHistory(client: ClientBase, schema: Part['schema']): Promise<HistoryRow[]> {
-  if (!(await hasHistory(client, schema))) return [];
-  const history = await client.query<HistoryRow>(`SELECT id, name, hash FROM ${schema}.migration ORDER BY id`);
-  return history.rows;
-}
-
-/** Errors: 42501 it is another role's. */
-async function hasHistory(client: ClientBase, schema: Part['schema']): Promise<boolean> {
-  const { rows } = await client.query<{ owner: string; allowed: boolean; login: string }>(
-    `SELECT pg_get_userbyid(relowner) AS owner, has_table_privilege(pg_class.oid, 'SELECT') AS allowed, current_user AS login
-       FROM pg_class JOIN pg_namespace ON pg_namespace.oid = relnamespace
-      WHERE nspname = $1 AND relname = 'migration'`,
-    [schema],
-  );
-  const [table] = rows;
-  if (table && !table.allowed) {
-    throw new BgwError('42501', {
-      message: `schema "${schema}" belongs to role "${table.owner}"`,
-      detail: `Role "${table.login}" may not upgrade it.`,
-      hint: `Run "bgw migrate" as role "${table.owner}".`,
-    });
-  }
-  return table !== undefined;
-}
-
-function checkHistory(history: HistoryRow[], migrations: Migration[]): void {
-  for (const [index, row] of history.entries()) {
-    const file = migrations[index];
-    if (file === undefined) {
-      throw new BgwError('WK301', {
-        message: 'the schema in the database is newer than this program',
-        detail: `The database has migration "${row.name}"; the last one known here is "${migrations.at(-1)?.name}".`,
-        hint: 'Update pg-bgworker to the version that made this schema, or a later one.',
-      });
-    }
-    if (file.id !== row.id || file.hash !== row.hash) {
-      throw new BgwError('WK302', {
-        message: `migration "${row.name}" in the database differs from this program's`,
-        detail: `The database has ${row.hash}, the file "${file.name}" has ${file.hash}.`,
-        hint: 'Use a released version of pg-bgworker.  In development, start with an empty database.',
-      });
-    }
-  }
 }
 
 async function refreshSqlLayer(

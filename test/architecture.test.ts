@@ -70,7 +70,11 @@ const MAY_IMPORT: Record<string, string[]> = {
 };
 
 /** Files of a layer that is not simply the folder or the file of its name. */
-const LAYER_OF: Record<string, string> = { 'migration-files': 'migrate', 'sql-layer': 'migrate' };
+const LAYER_OF: Record<string, string> = {
+  'migration-files': 'migrate',
+  'migration-history': 'migrate',
+  'sql-layer': 'migrate',
+};
 
 interface Module {
   /** Below src/, without .ts. */
@@ -157,8 +161,10 @@ describe('src/', () => {
     'sdk/worker-set', // launches on behalf of a worker, as its user would
     /^workers\//, // workers are written as a user's are
     'migrate',
-    'sql-layer', // the second half of migrate
+    'migration-history', // its first part
+    'sql-layer', // its second half
     'embedded/pidfile', // which server answers at that port
+    'commands/connect', // SET
     'commands/sql',
     'commands/status', // views only
     'commands/import-pg-cron', // from the tables of pg_cron to the views of sql/cron

@@ -1,7 +1,11 @@
 /** What an ordinary role, or the owner of the database, does to others: nothing that lends rights, and nothing that lasts (HARDENING A). */
+import { execFile } from 'node:child_process';
+import { join } from 'node:path';
+import { promisify } from 'node:util';
 import type pg from 'pg';
 import { describe, inject } from 'vitest';
 import { migrate } from '../src/migrate.ts';
+import { findPackageRoot } from '../src/package-root.ts';
 import { expect, nothingLeft, startController, test as controllerTest } from './support/controller.ts';
 import { onServer, SPARED } from './support/database.ts';
 import { until } from './support/until.ts';
@@ -60,6 +64,18 @@ test('bgw migrate takes no operator from whoever comes first in the search_path 
     CREATE OPERATOR trap./ (LEFTARG = integer, RIGHTARG = integer, FUNCTION = trap.spring);
     ALTER DATABASE ${db.name} SET search_path = trap, pg_catalog`);
   await migrate(await db.client());
+  expect(await db.value('SELECT count(*)::int FROM trap.sprung')).toBe(0);
+});
+
+test('nor does bgw status', async ({ db }) => {
+  await db.query(`CREATE SCHEMA trap; CREATE TABLE trap.sprung (who text);
+    CREATE FUNCTION trap.spring(text, text) RETURNS boolean LANGUAGE plpgsql AS
+      $$ BEGIN INSERT INTO trap.sprung VALUES (current_user); RETURN $1 OPERATOR(pg_catalog.=) $2; END $$;
+    CREATE OPERATOR trap.= (LEFTARG = text, RIGHTARG = text, FUNCTION = trap.spring);
+    ALTER DATABASE ${db.name} SET search_path = trap, pg_catalog`);
+  const program = join(findPackageRoot(), 'dist', 'cli.js');
+  const { stdout } = await promisify(execFile)(process.execPath, [program, 'status', '--url', db.url]);
+  expect(stdout).toContain('hello_world');
   expect(await db.value('SELECT count(*)::int FROM trap.sprung')).toBe(0);
 });
 

@@ -151,7 +151,7 @@ test('a node that is cut off from its server can be stopped', async ({ db }) => 
   proxy.close();
   await node.saw('connection_lost');
   await node.stop();
-  await db.query(`SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query = $1`, [SLEEP]);
+  for (const pid of await sleepers(db)) await db.query('SELECT pg_terminate_backend($1)', [pid]);
 });
 
 test('a run that was lost while the node could not see to its end failed by itself, whatever comes until then', async ({

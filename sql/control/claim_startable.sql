@@ -64,8 +64,8 @@ BEGIN
           AND NOT (process.one_at_a_time AND EXISTS (SELECT FROM bgw.process AS earlier WHERE earlier.schedule_id = process.schedule_id AND earlier.id < process.id))
         ORDER BY process.turn, process.id LIMIT room
         FOR NO KEY UPDATE OF process SKIP LOCKED) AS found;
-    -- A megabyte at a time, and at least one: the answer is one text, and a call takes ten seconds at most.
-    WHILE total > 1000000 AND pg_catalog.cardinality(startable) > 1 LOOP
+    -- A megabyte at a time, and the one that goes beyond it: the answer is one text, and a call takes ten seconds at most.
+    WHILE total > 1000000 AND total - bytes[pg_catalog.cardinality(startable)] >= 1000000 LOOP
         total := total - bytes[pg_catalog.cardinality(startable)];
         startable := startable[: pg_catalog.cardinality(startable) - 1];
     END LOOP;

@@ -38,6 +38,17 @@ export async function withSession<T>(config: pg.ClientConfig, work: (client: pg.
   }
 }
 
+/** For statements of ours: whoever owns the database may have put operators of his own before those of pg_catalog. */
+export async function withGuardedSession<T>(
+  config: pg.ClientConfig,
+  work: (client: pg.Client) => Promise<T>,
+): Promise<T> {
+  return withSession(config, async (client) => {
+    await client.query('SET search_path TO pg_catalog, pg_temp');
+    return work(client);
+  });
+}
+
 function couldNotConnect(config: pg.ClientConfig, cause: unknown): BgwError {
   const { code, message, detail, hint } = describeError(cause);
   const isFromServer = code !== undefined && /^[0-9A-Z]{5}$/.test(code);

@@ -8,7 +8,7 @@
 import type pg from 'pg';
 import { describeTarget } from '../connection.ts';
 import { BgwError, describeError } from '../errors.ts';
-import { withSession } from './connect.ts';
+import { withGuardedSession } from './connect.ts';
 
 export interface ImportOptions {
   /** The database that has schema cron, by `bgw migrate --with-cron`. */
@@ -52,10 +52,10 @@ const DEFINITION = ['schedule', 'command', 'database', 'username', 'jobname'] as
 
 /** Throws 42704 if there is no pg_cron, WK303 if there is no schema cron, 55000 if a job is refused; then nothing changed. */
 export async function importPgCron({ connection, from, skipRefused = false, say }: ImportOptions): Promise<void> {
-  await withSession({ ...connection, application_name: 'bgw import' }, async (client) => {
+  await withGuardedSession({ ...connection, application_name: 'bgw import' }, async (client) => {
     await checkInstalled(client);
     const target = from ?? { ...connection, database: await databaseOfPgCron(client) };
-    const source = await withSession({ ...target, application_name: 'bgw import' }, (session) =>
+    const source = await withGuardedSession({ ...target, application_name: 'bgw import' }, (session) =>
       readSource(session, target, say),
     );
     const total = source.jobs.length;

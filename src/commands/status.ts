@@ -2,7 +2,7 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import type pg from 'pg';
 import { notInstalled } from '../errors.ts';
-import { withSession } from './connect.ts';
+import { withGuardedSession } from './connect.ts';
 import { formatTable } from './result-table.ts';
 
 export interface StatusOptions {
@@ -23,7 +23,7 @@ const CLEAR_SCREEN = '\u001B[H\u001B[2J';
 
 /** With `watch`, shows it again every two seconds until the process is interrupted, or nobody reads it any more. */
 export async function showStatus({ connection, watch }: StatusOptions): Promise<void> {
-  await withSession({ ...connection, application_name: 'bgw status' }, async (client) => {
+  await withGuardedSession({ ...connection, application_name: 'bgw status' }, async (client) => {
     const { rows } = await client.query<{ missing: boolean }>(
       `SELECT pg_catalog.to_regclass('public.bgw_nodes') IS NULL AS missing`,
     );
