@@ -318,3 +318,25 @@ test('what waits has nothing to cancel', async ({ db }) => {
   expect(await db.value('SELECT bgw_cancel($1::bigint)', [handle])).toBe(false);
   expect(await db.value('SELECT bgw_terminate($1::bigint)', [handle])).toBe(true);
 });
+
+test('what waits is terminated in turns that stay short, and none of it is started past its signal', async ({ db }) => {
+  const node = await db.value<string>(`SELECT node_id::text FROM bgw.join_node('n', '{}', 8)`);
+  await db.query(`SELECT bgw_launch_sql('SELECT 1') FROM generate_series(1, 5000)`);
+  await db.query('SELECT bgw_terminate(id) FROM bgw.process');
+  const last = await db.value<bigint>(`SELECT bgw_launch_sql('SELECT 1')`);
+  const started: string[] = [];
+  let left = 5001;
+  for (let turn = 0; left > 1; turn += 1) {
+    const answer = await db.value<{ orders: { kind: string; handle: string }[][]; wake_ms: number }>(
+      'SELECT bgw.take_orders($1, 1, 8)',
+      [node],
+    );
+    started.push(...answer.orders.flat().map((order) => `${order.kind} ${order.handle}`));
+    const before = left;
+    left = await db.value<number>('SELECT count(*)::int FROM bgw.process');
+    expect(before - left).toBeLessThanOrEqual(1200);
+    if (left > 1) expect(answer.wake_ms).toBe(1);
+    expect(turn).toBeLessThan(20);
+  }
+  expect(started.filter((order) => order !== `start ${last}`)).toEqual([]);
+});

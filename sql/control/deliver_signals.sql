@@ -2,7 +2,7 @@
 -- Who asked for an end is kept in the process, so that resume_node can send again what got lost on the way (I11).
 -- Next: src/hosts/host.ts.
 
-CREATE OR REPLACE FUNCTION bgw.deliver_signals(node_id bigint, OUT orders jsonb, OUT is_all boolean)
+CREATE OR REPLACE FUNCTION bgw.deliver_signals(node_id bigint, OUT orders jsonb, OUT is_all boolean, OUT holds_starts boolean)
 LANGUAGE plpgsql
 AS $$
 DECLARE
@@ -10,6 +10,7 @@ DECLARE
 BEGIN
     orders := '[]';
     is_all := true;
+    holds_starts := false;
     -- Nearly always there is nothing: say so without looking at any process.
     IF NOT EXISTS (SELECT FROM bgw.signal) THEN
         RETURN;
@@ -37,14 +38,18 @@ BEGIN
     SELECT coalesce(pg_catalog.jsonb_agg(pg_catalog.jsonb_build_object(
         'kind', 'signal', 'handle', process.id::text, 'run_id', process.run_id::text, 'signal', sent.signal,
         'naptime', pg_catalog.date_part('epoch', bgw.nap_of(worker, bgw.overrides(worker.settings, process.settings))), 'command', worker.command,
-        'overrides', bgw.order_overrides(process.owner, bgw.overrides(worker.settings, process.settings))) ORDER BY process.id, sent.signal), '[]') INTO orders
+        'overrides', bgw.order_overrides(process.owner, bgw.overrides(worker.settings, process.settings))) ORDER BY process.id, sent.signal), '[]'),
+        -- The next ones may be for what would be started.
+        NOT is_all AND EXISTS (SELECT FROM taken JOIN bgw.process AS waiting ON waiting.id = ANY (ARRAY[taken.process_id])
+                               WHERE waiting.run_id IS NULL AND waiting.owner = bgw.current_owner())
+    INTO orders, holds_starts
     FROM (SELECT DISTINCT taken.process_id, CASE taken.signal WHEN 'RESTART' THEN 'SIGTERM' ELSE taken.signal END AS signal FROM taken) AS sent
     JOIN bgw.process ON process.id = ANY (ARRAY[sent.process_id]) AND process.run_id IS NOT NULL
     LEFT JOIN bgw.worker ON worker.id = process.worker_id;
 END;
 $$;
 COMMENT ON FUNCTION bgw.deliver_signals(bigint) IS 'Takes signals for the processes of a node, some 1,000 at a time, and returns them as orders; SIGHUP brings the nap time and command of now.
-is_all: there are no more.';
+is_all: there are no more.  holds_starts: there are, and of these some were for what waits for this login.';
 
 CREATE OR REPLACE FUNCTION bgw.next_signals(node_id bigint) RETURNS bigint[]
 LANGUAGE plpgsql

@@ -41,7 +41,8 @@ BEGIN
             seen := bgw.look(node.id, node.login, since, is_poll);
         END IF;
         IF seen.notices THEN
-            SELECT told.orders, told.is_all AND all_told INTO signals, all_told FROM bgw.deliver_signals(node.id) AS told;
+            SELECT told.orders, told.is_all, CASE WHEN told.holds_starts THEN -1 ELSE room END INTO signals, all_told, room
+            FROM bgw.deliver_signals(node.id) AS told;
             leaves := bgw.interrupt_databases(node.id);
             all_told := bgw.settle_stopped() AND all_told;
         END IF;
