@@ -324,3 +324,9 @@ test('an atomic run whose schedule is removed or no longer atomic is done, and l
   }
   expect(await db.value('SELECT count(*)::int FROM bgw.completed_run')).toBe(0);
 });
+
+test('a schedule whose worker has gone over to every database says so', async ({ db }) => {
+  await db.query(`SELECT bgw_register('w', 'SELECT 1'), bgw_schedule('s', '@daily', worker => 'w')`);
+  await db.query(`UPDATE bgw.worker SET scope = 'every_database', autostart = true WHERE name = 'w'`);
+  expect((await schedule(db, 's'))['waiting_for']).toBe('worker "w" runs in every database');
+});

@@ -221,7 +221,8 @@ CREATE OR REPLACE FUNCTION bgw.kept_value(definition bgw.setting, unit text, val
 LANGUAGE plpgsql
 AS $$
 BEGIN
-    RETURN CASE WHEN value IS NOT NULL THEN bgw.check_value(definition, value || CASE WHEN definition.unit <> kept_value.unit AND value !~ '^-' THEN kept_value.unit ELSE '' END) END;
+    RETURN CASE WHEN value IS NOT NULL
+                THEN bgw.check_value(definition, value || CASE WHEN definition.unit <> kept_value.unit AND value !~ '^-' THEN kept_value.unit ELSE '' END) END;
 EXCEPTION WHEN data_exception OR raise_exception THEN
     RAISE WARNING '%; %', sqlerrm, otherwise;
     RETURN NULL;

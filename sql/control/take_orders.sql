@@ -57,7 +57,9 @@ BEGIN
             UPDATE bgw.node SET lease_until = bgw.now() + bgw.lease_at_rest() WHERE bgw.node.id = take_orders.node_id;
         END IF;
         -- Large orders: there may be more, which were not claimed for their size.
-        wake_ms := CASE WHEN NOT all_told THEN 1 WHEN seen.schedules OR pg_catalog.octet_length(starts::text) > 100000 THEN 10 WHEN all_settled THEN bgw.wake_ms(seen.due_at) ELSE 100 END;
+        wake_ms := CASE WHEN NOT all_told THEN 1
+                        WHEN seen.schedules OR pg_catalog.octet_length(starts::text) > 100000 THEN 10
+                        WHEN all_settled THEN bgw.wake_ms(seen.due_at) ELSE 100 END;
     END IF;
     RETURN pg_catalog.json_build_object(
         'orders', pg_catalog.json_build_array(signals, leaves, naps, starts),

@@ -60,7 +60,8 @@ AS $$
     -- In the order of the conditions in claim_startable.
     SELECT CASE
         WHEN process.run_id IS NOT NULL THEN CASE
-            WHEN process.node_id NOT IN (SELECT bgw.live_nodes()) THEN pg_catalog.format('another controller: node "%s" is gone', (SELECT node.name FROM bgw.node WHERE node.id = process.node_id))
+            WHEN process.node_id NOT IN (SELECT bgw.live_nodes())
+                THEN pg_catalog.format('another controller: node "%s" is gone', (SELECT node.name FROM bgw.node WHERE node.id = process.node_id))
             WHEN process.status = 'not_yet_started' THEN 'the start on its node' END
         WHEN process.stop_requested_at IS NOT NULL THEN 'termination'
         WHEN process.owner NOT IN (SELECT oid FROM pg_catalog.pg_roles) THEN pg_catalog.format('role with OID %s does not exist', process.owner)
